@@ -1,0 +1,1 @@
+"""How blocks are wired through depth."""

@@ -1,0 +1,1 @@
+"""Checks behind the claims on the cards."""

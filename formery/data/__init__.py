@@ -1,0 +1,1 @@
+"""Data: embedded, folders and files of users, synthetic probes."""

@@ -1,0 +1,1 @@
+"""timm and transformers: checkpoints from and to them, registration there."""

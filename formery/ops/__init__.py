@@ -1,0 +1,1 @@
+"""Tensor functions, no modules: a file an operation, with its reference and its fast forms."""

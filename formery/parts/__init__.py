@@ -1,0 +1,1 @@
+"""Small modules, one idea a file: stems, mixers, channels, norms, positions, merges, schemes, heads."""

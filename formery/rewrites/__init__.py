@@ -1,0 +1,1 @@
+"""Rewrites: model to model, exact or measured."""

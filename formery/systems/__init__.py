@@ -1,0 +1,1 @@
+"""Published models: their specs, the names of their weights, their cards."""

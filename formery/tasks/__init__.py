@@ -1,0 +1,1 @@
+"""Tasks: head, loss, metrics and what the data must be."""
