@@ -1,1 +1,1 @@
-"""Tensor functions, no modules: a file an operation, with its reference and its fast forms."""
+"""Tensor functions without modules: each operation with its definition (`reference`), fast forms and their choice."""
