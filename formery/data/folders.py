@@ -1,0 +1,186 @@
+"""A folder of images by class: one sub-folder a class, images at any depth below it; or such folders by part."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..errors import BadData
+from .arrays import size_of
+from .augment import Augmentation, default_shifts
+from .decode import FITS, INTERPOLATIONS, SUFFIXES, check_choice, decode, header, read_bytes
+from .images import Held, ImageData, Pictures
+from .splits import by_content, given_parts
+
+WORKERS = 4
+LARGEST = 64
+
+
+def image_folder(
+    folder: str | Path,
+    *,
+    seed: int = 0,
+    image_size: int | Sequence[int] | None = None,
+    in_chans: int | None = None,
+    interpolation: str = "bilinear",
+    fit: str = "squash",
+    splits: Sequence[float] = (0.7, 0.15, 0.15),
+    split_seed: int = 0,
+    shifts: int | None = None,
+    flips: bool = False,
+    zoom: float = 0.0,
+    rotation: float = 0.0,
+    memory: int = 2**31,
+) -> ImageData:
+    """The images of `folder`, classes named by its sub-folders.
+
+    image_size: side, or (height, width), to which all are resized; else the median size, rounded to 4 and at most 64.
+    in_chans: 1 or 3; else 1 where all files are grey. fit: `squash` or `crop` (see `decode`). memory: bytes of decoded
+    images to hold; beyond these, images are decoded when a batch asks for them. Where the sub-folders are called train,
+    val, test these are the parts, and a part that is missing is dealt out of train.
+    """
+    folder = Path(folder)
+    check_choice("interpolation", interpolation, INTERPOLATIONS)
+    check_choice("fit", fit, FITS)
+    check_choice("in_chans", in_chans, (None, 1, 3))
+    files, labels, classes, given, others = listing(folder)
+    heads = [header(file) for file in files]
+    size = size_of(image_size) or natural_size(heads)
+    preprocess = {
+        "size": list(size),
+        "channels": in_chans or (1 if all(grey for _, _, grey in heads) else 3),
+        "interpolation": interpolation,
+        "fit": fit,
+    }
+    pictures, contents = scan(files, preprocess, memory)
+    parts = by_content(contents, labels, classes, splits, seed=split_seed, given=given)
+    return ImageData(
+        pictures,
+        labels,
+        classes,
+        contents,
+        parts,
+        name=str(folder),
+        seed=seed,
+        augmentation=Augmentation(default_shifts(min(size)) if shifts is None else shifts, flips, zoom, rotation),
+        preprocess=preprocess,
+        notes={"other_files": others, "split_by": "folders" if given else "content"},
+    )
+
+
+def listing(folder: Path) -> tuple[list[Path], list[int], list[str], dict[str, list[int]] | None, int]:
+    """(image files, class of each, classes, items of the parts where folders give them, number of files that are no
+    images).
+
+    BadData where there are no classes, one class, a class without images, or images outside the classes.
+    """
+    inside = subfolders(folder)
+    parts = given_parts(entry.name for entry in inside) if all(subfolders(entry) for entry in inside) else None
+    roots = {parts[entry.name]: entry for entry in inside} if parts else {"train": folder}
+    classes = [entry.name for entry in subfolders(roots["train"])]
+    if len(classes) < 2:
+        found = f"one class only ({classes[0]})" if classes else "no sub-folders"
+        raise BadData(f"{roots['train']} has {found}; put the images in at least two sub-folders, one for each class")
+    files: list[Path] = []
+    labels: list[int] = []
+    given: dict[str, list[int]] = {}
+    others = 0
+    for part, root in sorted(roots.items()):
+        loose = [entry for entry in sorted(root.iterdir()) if entry.is_file() and is_image(entry)]
+        if loose:
+            raise BadData(f"{loose[0]} belongs to no class; move it into a sub-folder of {root}, or out of it")
+        for entry in subfolders(root):
+            if entry.name not in classes:
+                raise BadData(f"class {entry.name!r} of {root} is none of {roots['train']}; training needs it too")
+            everything = list(walk(entry))
+            images = [file for file in everything if is_image(file)]
+            if not images:
+                raise BadData(
+                    f"class folder {entry} has no images ({', '.join(SUFFIXES[:5])}...); fill it or remove it"
+                )
+            others += len(everything) - len(images)
+            given.setdefault(part, []).extend(range(len(files), len(files) + len(images)))
+            files += images
+            labels += [classes.index(entry.name)] * len(images)
+    return files, labels, classes, given if parts else None, others
+
+
+def scan(files: Sequence[Path], preprocess: dict[str, Any], memory: int) -> tuple[Pictures, list[bytes]]:
+    """(the images, sha256 of each file's bytes). All are decoded once, so that a broken file is found now."""
+    shape = (preprocess["channels"], *preprocess["size"])
+    held = torch.empty((len(files), *shape), dtype=torch.uint8) if len(files) * int(np.prod(shape)) <= memory else None
+
+    def read(file: Path) -> tuple[bytes, NDArray[np.uint8]]:
+        content = read_bytes(file)
+        return hashlib.sha256(content).digest(), decode(content, file, preprocess)
+
+    contents = []
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for start in range(0, len(files), 256):
+            for item, (content, pixels) in enumerate(pool.map(read, files[start : start + 256]), start):
+                contents.append(content)
+                if held is not None:
+                    held[item] = torch.from_numpy(pixels)
+    return Held(held) if held is not None else Decoded(files, preprocess), contents
+
+
+class Decoded:
+    """Images decoded from their files whenever they are asked for."""
+
+    def __init__(self, files: Sequence[Path], preprocess: dict[str, Any]) -> None:
+        self.files = files
+        self.preprocess = preprocess
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        height, width = self.preprocess["size"]
+        return self.preprocess["channels"], height, width
+
+    def take(self, items: NDArray[np.int64]) -> Tensor:
+        def read(item: int) -> NDArray[np.uint8]:
+            return decode(read_bytes(self.files[item]), self.files[item], self.preprocess)
+
+        with ThreadPoolExecutor(WORKERS) as pool:
+            pixels = list(pool.map(read, items.tolist()))
+        return torch.from_numpy(np.stack(pixels)).float() / 255
+
+
+def natural_size(heads: Sequence[tuple[int, int, bool]]) -> tuple[int, int]:
+    """A square side near the images' own: the median of sqrt(width * height), rounded to 4, between 8 and 64."""
+    side = float(np.median([(width * height) ** 0.5 for width, height, _ in heads]))
+    side = max(8, min(LARGEST, 4 * round(side / 4)))
+    return int(side), int(side)
+
+
+def is_image(file: Path) -> bool:
+    """Judged by its suffix: a file that claims to be an image must be one."""
+    return file.suffix.lower() in SUFFIXES
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Sub-folders by name, without hidden ones."""
+    try:
+        return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    except OSError as error:
+        raise BadData(f"cannot read {folder}: {error.strerror or error}; mend its permissions") from None
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """All files below, sorted by path, without hidden ones; links to folders are followed, each folder entered once."""
+    seen: set[str] = set()
+    for at, folders, files in os.walk(folder, followlinks=True):
+        if os.path.realpath(at) in seen:
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(at))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(at) / name for name in sorted(files) if not name.startswith("."))
