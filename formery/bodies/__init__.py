@@ -1,1 +1,6 @@
-"""How blocks are wired through depth."""
+"""Bodies: how blocks are stacked and wired through depth."""
+
+INDEX = {
+    "pyramid": "pyramid:Pyramid",
+    "stack": "stack:Stack",
+}

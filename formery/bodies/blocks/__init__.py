@@ -1,0 +1,6 @@
+"""Blocks: sublayers (mixers and channel mixers) along a residual scheme."""
+
+INDEX = {
+    "block": "block:Block",
+    "sequence": "sequence:Sequence",
+}

@@ -1,0 +1,65 @@
+"""What every block is: named sublayers, stepped along the residual stream by a scheme."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+from ...context import NOTHING, Context, State
+from ...parts.mixers.grids import check_grid, on_grid
+from ...parts.mixers.mixer import Mixer
+from ...parts.part import Part
+from ...spec import Place, build
+
+
+class BaseBlock(Part):
+    """Sublayers by name in order; the scheme's norms and scales have the same order."""
+
+    scheme: Any
+
+    def wire(self, dim: int, sublayers: dict[str, tuple[str, Any]], scheme: Any, place: Place) -> None:
+        """Build `{name: (role, spec)}` and the scheme around them."""
+        for name, (role, spec) in sublayers.items():
+            part = build(role, spec, dim, place=place.at(name))
+            if isinstance(part, Mixer):
+                check_grid(part, len(place.grid), name if isinstance(spec, str) else spec["kind"])
+            self.hang(name, part)
+        self.names = tuple(sublayers)
+        self.scheme = build("scheme", scheme, dim, len(sublayers), place=place.at("scheme"))
+
+    def hang(self, name: str, part: nn.Module | None) -> None:
+        """Put a sublayer where its dotted name says; None takes its work away and leaves its place in the order."""
+        setattr(self, name, part)
+
+    def steps(self) -> Iterator[tuple[int, str, nn.Module]]:
+        """(place in the order, name, module) of the sublayers that are there."""
+        for index, name in enumerate(self.names):
+            part = self.get_submodule(name) if self._has(name) else None
+            if part is not None:
+                yield index, name, part
+
+    def _has(self, name: str) -> bool:
+        return getattr(self, name, None) is not None
+
+    def forward(self, stream: Any, ctx: Context = NOTHING, state: State | None = None) -> Any:
+        for index, name, part in self.steps():
+            stream = self.scheme.step(stream, index, _Sublayer(part, name, ctx, state), ctx)
+        return stream
+
+
+class _Sublayer:
+    """A sublayer with its context and state bound: tokens to what is to be added."""
+
+    __slots__ = ("ctx", "name", "part", "state")
+
+    def __init__(self, part: nn.Module, name: str, ctx: Context, state: State | None) -> None:
+        self.part, self.name, self.ctx, self.state = part, name, ctx, state
+
+    def __call__(self, x: Tensor) -> Tensor:
+        state = None if self.state is None else self.state.under(self.name)
+        if isinstance(self.part, Mixer):
+            return on_grid(self.part, x, self.ctx, state)
+        y: Tensor = self.part(x, self.ctx, state)
+        return y

@@ -1,0 +1,48 @@
+"""A block of any number of sublayers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from ...errors import BadSpec
+from ...spec import Place, SchemeSpec, SublayerSpec
+from .base import BaseBlock
+from .spreading import spread_scheme
+
+
+class Sequence(BaseBlock):
+    """Mixers and channel mixers in the order given, along `scheme`."""
+
+    EXAMPLES = ({"sublayers": [{"kind": "attention", "heads": 2}, "identity", "mlp"]},)
+
+    def __init__(
+        self, dim: int, *, sublayers: list[SublayerSpec], scheme: SchemeSpec = "pre", place: Place | None = None
+    ) -> None:
+        super().__init__()
+        if not sublayers:
+            raise BadSpec("a block has at least one sublayer")
+        named = {f"sublayers.{i}": ("sublayer", spec) for i, spec in enumerate(sublayers)}
+        self.wire(dim, named, scheme, place or Place("block"))
+
+    def hang(self, name: str, part: nn.Module | None) -> None:
+        group, _, index = name.partition(".")
+        if not isinstance(getattr(self, "_modules", {}).get(group), nn.ModuleDict):
+            self.add_module(group, nn.ModuleDict())
+        members = self._modules[group]
+        assert isinstance(members, nn.ModuleDict)
+        if part is None:
+            members.pop(index)
+        else:
+            members[index] = part
+
+    def _has(self, name: str) -> bool:
+        group, _, index = name.partition(".")
+        members = self._modules.get(group)
+        return isinstance(members, nn.ModuleDict) and index in members
+
+    @classmethod
+    def spread(cls, node: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+        """`norm`, `scale`, `drop_path` of a block are its scheme's."""
+        return spread_scheme(node, key, value)

@@ -1,0 +1,33 @@
+"""What an override of a block or body means for the parts inside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...errors import BadSpec
+from ...layout import parse
+
+OF_SCHEME = ("norm", "scale", "drop_path")
+
+
+def spread_scheme(node: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """The writes that set a scheme's option from the block around it."""
+    return {f"scheme.{key}": value} if key in OF_SCHEME and key in node["scheme"] else {}
+
+
+def spread_blocks(node: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """The writes that set `mixer` or `channel` (a layout or one spec for all), or a scheme's option, of every block."""
+    blocks = node["blocks"]
+    if key in OF_SCHEME or key == "scheme":
+        inner = "scheme" if key == "scheme" else f"scheme.{key}"
+        return {f"blocks.{i}.{inner}": value for i in range(len(blocks))}
+    if key not in ("mixer", "channel"):
+        return {}
+    if isinstance(value, str):
+        words = parse(value).words()
+        if len(words) == 1:
+            words *= len(blocks)
+        if len(words) != len(blocks):
+            raise BadSpec(f"layout {value!r} has {len(words)} words for {len(blocks)} blocks; give one, or one a block")
+        return {f"blocks.{i}.{key}": word for i, word in enumerate(words)}
+    return {f"blocks.{i}.{key}": value for i in range(len(blocks))}

@@ -1,0 +1,31 @@
+"""What every body is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from ..context import NOTHING, Context, State
+from ..parts.heads.head import Features
+from ..parts.part import Part
+
+
+class Body(Part):
+    """Maps tokens to `Features`. Built as `Body(dim, *, ..., place)`, where `dim` is the width that comes in."""
+
+    dim: int
+    """Width that goes out."""
+    grid: tuple[int, ...]
+    """Nominal grid that goes out."""
+    stride: int = 1
+    """Tokens that came in for one that goes out, along each axis."""
+    checkpointing: bool = False
+    """Whether blocks are worked out again in the backward pass instead of remembered."""
+
+    def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Features:
+        raise NotImplementedError
+
+    def feature_info(self) -> list[dict[str, Any]]:
+        """Width (`num_chs`), stride (`reduction`, in tokens) and dotted path (`module`) of each map that can be tapped."""
+        raise NotImplementedError

@@ -1,0 +1,136 @@
+"""Stages of falling resolution and growing width."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from ..context import NOTHING, Context, State
+from ..errors import BadSpec
+from ..layout import parse
+from ..parts.heads.head import Features
+from ..spec import BlockSpec, BodySpec, ChannelSpec, MergeSpec, MixerSpec, Place, PositionSpec, SchemeSpec, build, count
+from .body import Body
+
+Depths = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+Dims = Annotated[list[Annotated[int, Field(gt=0)]], Field(min_length=1)]
+
+
+class Pyramid(Body):
+    """Stages, each a body (usually a stack that begins with a merge); tap i is the output of stage i."""
+
+    EXAMPLES = (
+        {"dims": [32, 48], "depths": [1, 1], "mixer": "pooling"},
+        {"dims": [32, 48], "layouts": ["pooling", "attention pooling"], "blocks": {"attention": {"mixer": {"kind": "attention", "heads": 2}}}},
+    )
+
+    def __init__(self, dim: int, *, stages: Annotated[list[BodySpec], Field(min_length=1)], place: Place | None = None) -> None:
+        super().__init__()
+        place = place or Place("body")
+        grid, index = place.grid, place.index
+        members = []
+        for number, stage in enumerate(stages):
+            here = place.at(f"stages.{number}", grid=grid, index=index)
+            member = build("body", stage, dim, place=here)
+            dim, grid, index = member.dim, member.grid, index + sum(len(p) for p in _block_lists(member))
+            self.stride *= member.stride
+            members.append(member)
+        self.stages = nn.ModuleList(members)
+        self.dim, self.grid = dim, grid
+
+    @classmethod
+    def is_full(cls, given: Mapping[str, Any]) -> bool:
+        """Whether these are the full options, every stage written out."""
+        return "stages" in given
+
+    @classmethod
+    def shorthand(
+        cls,
+        *,
+        dims: Dims,
+        depths: Depths | None = None,
+        layouts: list[str] | None = None,
+        blocks: dict[str, BlockSpec] | None = None,
+        mixer: MixerSpec | list[MixerSpec] | None = None,
+        channel: ChannelSpec | None = "mlp",
+        scheme: SchemeSpec | list[SchemeSpec] = "pre",
+        merge: MergeSpec = "conv",
+        positions: list[PositionSpec | None] | None = None,
+        drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+    ) -> dict[str, Any]:
+        """Widths a stage, and either `depths` with one `mixer` (or one a stage), or `layouts`, one a stage.
+
+        Between stages stands `merge`. `drop_path` rises evenly over all blocks.
+        """
+        if (depths is None) == (layouts is None):
+            raise BadSpec("a pyramid has depths (with a mixer) or layouts: give one of them")
+        num_stages = len(dims)
+        lengths = [len(parse(layout).words()) for layout in layouts] if layouts is not None else list(depths or [])
+        mixers, schemes = _one_each(mixer, num_stages, "mixer"), _one_each(scheme, num_stages, "scheme")
+        places = _one_each(positions if positions is not None else None, num_stages, "positions")
+        if len(lengths) != num_stages:
+            raise BadSpec(f"{num_stages} dims need as many depths or layouts, got {len(lengths)}")
+        total, before, stages = sum(lengths), 0, []
+        for i, length in enumerate(lengths):
+            short: dict[str, Any] = {"layout": layouts[i], "blocks": blocks} if layouts is not None else {"depth": length, "mixer": mixers[i]}
+            from .stack import Stack, ramped
+
+            stage = Stack.shorthand(
+                **short, channel=channel, scheme=schemes[i], dim=dims[i], merge=merge if i else None, position=places[i]
+            )
+            stage["blocks"] = [ramped(b, drop_path * (before + j) / max(1, total - 1)) for j, b in enumerate(stage["blocks"])]
+            before += length
+            stages.append({"kind": "stack", **stage})
+        return {"stages": stages}
+
+    @classmethod
+    def spread(cls, node: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+        """What a stack spreads over its blocks, over all stages; a layout is cut where the stages end."""
+        from .. import registry
+
+        stages = node["stages"]
+        values: list[Any] = [value] * len(stages)
+        if key in ("mixer", "channel") and isinstance(value, str) and len(words := parse(value).words()) > 1:
+            lengths = [count("body", "block", stage) for stage in stages]
+            if len(words) != sum(lengths):
+                raise BadSpec(f"layout {value!r} has {len(words)} words for {sum(lengths)} blocks; give one, or one a block")
+            values = [" ".join(words[sum(lengths[:i]) : sum(lengths[: i + 1])]) for i in range(len(stages))]
+        writes: dict[str, Any] = {}
+        for i, stage in enumerate(stages):
+            part = registry.find("body", stage["kind"])
+            if values[i] != "" and hasattr(part, "spread"):
+                writes |= {f"stages.{i}.{path}": v for path, v in part.spread(stage, key, values[i]).items()}
+        return writes
+
+    def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Features:
+        maps: dict[int, Tensor] = {}
+        inner = ctx.but(taps=())
+        for index, stage in enumerate(self.stages):
+            features = stage(x, inner, None if state is None else state.under(f"stages.{index}"))
+            x = features.x
+            if index in ctx.taps:
+                maps[index] = x
+        features.maps = maps
+        return features  # type: ignore[no-any-return]
+
+    def feature_info(self) -> list[dict[str, Any]]:
+        infos, stride = [], 1
+        for i, stage in enumerate(self.stages):
+            stride *= stage.stride  # type: ignore[operator]
+            infos.append({"num_chs": stage.dim, "reduction": stride, "module": f"stages.{i}"})
+        return infos
+
+
+def _block_lists(body: nn.Module) -> list[nn.ModuleList]:
+    return [m.blocks for m in body.modules() if isinstance(getattr(m, "blocks", None), nn.ModuleList)]
+
+
+def _one_each(value: Any, num_stages: int, name: str) -> list[Any]:
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return [value] * num_stages
+    if len(value) != num_stages:
+        raise BadSpec(f"{name}: one for all stages or one for each of the {num_stages}, got {len(value)}")
+    return list(value)

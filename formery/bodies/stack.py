@@ -1,0 +1,164 @@
+"""Blocks one after another at one resolution: a whole isotropic model's body, or a stage of a pyramid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from .. import registry
+from ..context import NOTHING, Context, State
+from ..errors import BadSpec
+from ..layout import parse
+from ..parts.heads.head import Features
+from ..spec import BlockSpec, ChannelSpec, MergeSpec, MixerSpec, Place, PositionSpec, SchemeSpec, build
+from .blocks.spreading import spread_blocks
+from .body import Body
+
+
+class Stack(Body):
+    """A merge where one is given, positions and prefix tokens where they are given, then `blocks`.
+
+    `dim` is the width of the blocks, the width that comes in unless given (then a merge brings it about). `prefix`
+    learned tokens (class token, registers) go in front of the flattened grid; positions are added to the grid's tokens
+    before that, and to the prefix too where the position part has a table for it.
+    """
+
+    EXAMPLES = (
+        {"layout": "attention*2", "blocks": {"attention": {"mixer": {"kind": "attention", "heads": 2}}}},
+        {"depth": 2, "mixer": {"kind": "attention", "heads": 2}, "prefix": 1, "position": "learned"},
+    )
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        blocks: list[BlockSpec],
+        dim_out: Annotated[int, Field(gt=0)] | None = None,
+        merge: MergeSpec | None = None,
+        position: PositionSpec | None = None,
+        prefix: Annotated[int, Field(ge=0)] = 0,
+        place: Place | None = None,
+    ) -> None:
+        super().__init__()
+        place = place or Place("body")
+        self.dim, self.grid, self.merge = dim_out or dim, place.grid, None
+        if merge is not None:
+            self.merge = build("merge", merge, dim, self.dim, place=place.at("merge"))
+            self.grid, self.stride = self.merge.new_grid(place.grid), self.merge.stride
+        elif self.dim != dim:
+            raise BadSpec(f"dim is {self.dim}, but tokens come in with {dim}; make them equal or give a merge")
+        inside = dict(grid=self.grid)
+        self.position = None
+        if position is not None:
+            self.position = build("position", position, self.dim, place=place.at("position", **inside))
+            if self.position.acts_on != "tokens":
+                raise BadSpec("a body's position is added to tokens: learned or sincos; rope belongs inside attention")
+        self.prefix = nn.Parameter(torch.empty(prefix, self.dim).normal_(std=1e-6)) if prefix else None
+        self.blocks = nn.ModuleList(
+            build("block", block, self.dim, place=place.at(f"blocks.{i}", index=place.index + i, **inside))
+            for i, block in enumerate(blocks)
+        )
+
+    @classmethod
+    def is_full(cls, given: Mapping[str, Any]) -> bool:
+        """Whether these are the full options, every block written out."""
+        return isinstance(given.get("blocks"), list | tuple)
+
+    @classmethod
+    def shorthand(
+        cls,
+        *,
+        layout: str | None = None,
+        depth: Annotated[int, Field(ge=0)] | None = None,
+        blocks: dict[str, BlockSpec] | None = None,
+        mixer: MixerSpec | None = None,
+        channel: ChannelSpec | None = "mlp",
+        scheme: SchemeSpec = "pre",
+        drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+        dim: Annotated[int, Field(gt=0)] | None = None,
+        merge: MergeSpec | None = None,
+        position: PositionSpec | None = None,
+        prefix: Annotated[int, Field(ge=0)] = 0,
+    ) -> dict[str, Any]:
+        """Either a `layout` of words, or `depth` blocks of one `mixer` (null: channel mixer only).
+
+        A word names an entry of `blocks`, or a mixer (in a block with `channel` and `scheme`), or a channel mixer (in a
+        block without mixer). `drop_path` rises evenly from 0 in the first block to its value in the last.
+        """
+        if (layout is None) == (depth is None):
+            raise BadSpec("a stack has a layout, or a depth (with a mixer): give one of them")
+        if layout is not None:
+            nodes = [_block(word, blocks or {}, channel, scheme) for word in parse(layout).words()]
+        else:
+            nodes = [{"mixer": mixer, "channel": channel, "scheme": scheme}] * (depth or 0)
+        nodes = [ramped(node, drop_path * i / max(1, len(nodes) - 1)) for i, node in enumerate(nodes)]
+        return {"blocks": nodes, "dim_out": dim, "merge": merge, "position": position, "prefix": prefix}
+
+    @classmethod
+    def spread(cls, node: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+        """`mixer` and `channel` (a layout of words, or one spec), `scheme`, `norm`, `scale`, `drop_path` of all blocks."""
+        return spread_blocks(node, key, value)
+
+    def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Features:
+        if self.merge is not None:
+            x = self.merge(x, ctx)
+        x, ctx = self._placed(x, ctx)
+        maps: dict[int, Tensor] = {}
+        x = self.run(x, ctx, state, maps)
+        return Features(x, ctx.grid if x.dim() == 3 else (), ctx.prefix, maps)
+
+    def _placed(self, x: Tensor, ctx: Context) -> tuple[Tensor, Context]:
+        """Positions added, prefix in front."""
+        if self.prefix is not None:
+            grid = tuple(x.shape[1:-1])
+            front = self.prefix.to(x.dtype).expand(x.shape[0], -1, -1)
+            x, ctx = torch.cat([front, x.flatten(1, -2)], dim=1), ctx.but(grid=grid, prefix=len(self.prefix))
+        return x if self.position is None else self.position(x, ctx), ctx
+
+    def run(self, x: Tensor, ctx: Context, state: State | None, maps: dict[int, Tensor]) -> Tensor:
+        """The blocks. The stream passes on from block to block while the scheme stays of one kind."""
+        stream: Any = x
+        scheme: Any = None
+        for index, block in enumerate(self.blocks):
+            if scheme is None or type(block.scheme) is not type(scheme):
+                stream = block.scheme.start(stream if scheme is None else scheme.finish(stream))
+            scheme = block.scheme
+            below = None if state is None else state.under(f"blocks.{index}")
+            if self.checkpointing and torch.is_grad_enabled() and below is None:
+                stream = checkpoint(block, stream, ctx.but(memo=None), use_reentrant=False)
+            else:
+                stream = block(stream, ctx, below)
+            if index in ctx.taps:
+                maps[index] = scheme.finish(stream)
+        return stream if scheme is None else scheme.finish(stream)  # type: ignore[no-any-return]
+
+    def feature_info(self) -> list[dict[str, Any]]:
+        return [
+            {"num_chs": self.dim, "reduction": self.stride, "module": f"blocks.{i}"} for i in range(len(self.blocks))
+        ]
+
+
+def _block(word: str, blocks: Mapping[str, Any], channel: Any, scheme: Any) -> dict[str, Any]:
+    if word in blocks:
+        entry = blocks[word]
+        return {"kind": entry} if isinstance(entry, str) else dict(entry)
+    if word in registry.index("mixer"):
+        return {"mixer": word, "channel": channel, "scheme": scheme}
+    if word in registry.index("channel"):
+        return {"mixer": None, "channel": word, "scheme": scheme}
+    known = {*blocks, *registry.index("sublayer")}
+    raise BadSpec(f"layout: no block, mixer or channel mixer is called {word!r}; {registry.nearest(word, known)}")
+
+
+def ramped(node: Mapping[str, Any], drop_path: float) -> dict[str, Any]:
+    """A block's short spec with its scheme's drop path, where there is any to set."""
+    if not drop_path:
+        return dict(node)
+    scheme = node.get("scheme", "pre")
+    scheme = {"kind": scheme} if isinstance(scheme, str) else dict(scheme)
+    return {**node, "scheme": {**scheme, "drop_path": drop_path}}

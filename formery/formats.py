@@ -1,0 +1,115 @@
+"""Specs as JSON and YAML, both ways and exact.
+
+PyYAML follows YAML 1.1, which reads `1e-5` as text and `no` as false. Here scalars are read as YAML 1.2 means them, and
+whatever either version could misread is quoted or written so that both read it alike.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from functools import cache
+from typing import Any
+
+from .errors import BadSpec
+
+
+def to_json(spec: Any) -> str:
+    """Indented JSON; BadSpec where a value is not plain data (numbers must be finite)."""
+    try:
+        return json.dumps(spec, indent=2, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise BadSpec(f"a spec is plain data: {error}") from None
+
+
+def from_json(text: str) -> Any:
+    """Plain data from JSON; BadSpec names the line."""
+    try:
+        return json.loads(text, object_pairs_hook=_no_twins, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        raise BadSpec(f"not JSON, line {error.lineno}: {error.msg}") from None
+
+
+def to_yaml(spec: Any) -> str:
+    """YAML that `from_yaml`, and any other reader of YAML 1.1 or 1.2, reads back to the same data."""
+    import yaml
+
+    to_json(spec)
+    return str(yaml.dump(spec, Dumper=_dialect()[1], sort_keys=False, allow_unicode=True, width=120))
+
+
+def from_yaml(text: str) -> Any:
+    """Plain data from YAML (1.2's scalars); BadSpec names the line. Runs nothing: tags of objects are refused."""
+    import yaml
+
+    try:
+        return yaml.load(text, Loader=_dialect()[0])
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise BadSpec(f"not YAML{where}: {getattr(error, 'problem', None) or error}") from None
+
+
+def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        twins = sorted({key for key, _ in pairs if sum(key == other for other, _ in pairs) > 1})
+        raise BadSpec(f"{', '.join(twins)} is written twice; keep one")
+    return result
+
+
+def _no_constant(text: str) -> Any:
+    raise BadSpec(f"numbers are finite, got {text}")
+
+
+@cache
+def _dialect() -> tuple[Any, Any]:
+    import yaml
+
+    number = re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?$")
+
+    class Loader(yaml.SafeLoader):
+        """SafeLoader whose plain scalars mean what YAML 1.2's core schema says."""
+
+    class Dumper(yaml.SafeDumper):
+        """SafeDumper that quotes whatever YAML 1.1 or 1.2 would take for something other than text."""
+
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    Loader.yaml_implicit_resolvers = {}
+    integer, floating = re.compile(r"^[-+]?\d+$"), number
+    for cls in (Loader, Dumper):
+        add = cls.add_implicit_resolver
+        add("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
+        add("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+        add("tag:yaml.org,2002:int", integer, list("-+0123456789"))
+        add("tag:yaml.org,2002:float", floating, list("-+.0123456789"))
+    Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node)))
+    Loader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: float(loader.construct_scalar(node)))
+
+    def mapping(loader: Any, node: Any) -> dict[Any, Any]:
+        loader.flatten_mapping(node)
+        pairs = [(loader.construct_object(k, deep=True), loader.construct_object(v, deep=True)) for k, v in node.value]
+        for key, _ in pairs:
+            if not isinstance(key, str | int | float | bool | None):
+                raise BadSpec(f"line {node.start_mark.line + 1}: a mapping's keys are words, got {key!r}")
+        return _no_twins(pairs)
+
+    Loader.add_constructor("tag:yaml.org,2002:map", mapping)
+
+    def floats(dumper: Any, value: float) -> Any:
+        if not math.isfinite(value):
+            raise BadSpec(f"numbers are finite, got {value}")
+        text = repr(value)
+        if "e" in text and "." not in text:  # YAML 1.1 takes 1e-05 for text
+            text = text.replace("e", ".0e")
+        return dumper.represent_scalar("tag:yaml.org,2002:float", text)
+
+    Dumper.add_representer(float, floats)
+    Dumper.yaml_implicit_resolvers = {
+        key: [*Dumper.yaml_implicit_resolvers.get(key, []), *yaml.SafeDumper.yaml_implicit_resolvers.get(key, [])]
+        for key in {*Dumper.yaml_implicit_resolvers, *yaml.SafeDumper.yaml_implicit_resolvers}
+    }
+    return Loader, Dumper

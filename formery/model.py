@@ -1,0 +1,397 @@
+"""A model: stem, body, head, built from a spec, with the surface that timm's and transformers' users know."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from . import registry, saving
+from .context import NOTHING, Context, State, Stream
+from .errors import BadSpec, CannotRun
+from .parts.heads.classes import Classes
+from .parts.heads.head import Features, Head
+from .parts.heads.features import as_map
+from .parts.mixers.mixer import Mixer
+from .parts.part import Part
+from .parts.stems.stem import Stem
+from .bodies.body import Body
+from .spec import Node, Place, build, count, override, resolve
+from .spec import short as in_short
+
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+class Model(nn.Module):
+    """Images (B, C, H, W) to scores (B, classes), or tokens (B, L) to scores (B, L, vocab), as the spec's head says.
+
+    `spec` is what was asked for, `resolved` its canonical form, whose paths are the paths of the modules; `plans` are
+    the rewrites performed since, and `extra` plain data that travels with the model (classes, preprocessing).
+    """
+
+    stem: Stem
+    body: Body
+    head: Head
+
+    def __init__(self, spec: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.plans: list[dict[str, Any]] = []
+        self.extra: dict[str, Any] = {}
+        self._build(spec)
+
+    def _build(self, spec: Mapping[str, Any]) -> None:
+        self.spec: Node = copy.deepcopy(dict(spec))
+        self.resolved: Node = resolve(spec)
+        node, depth = self.resolved, count("body", "block", self.resolved["body"])
+        self.stem = build("stem", node["stem"], place=Place("stem"))
+        self.body = build("body", node["body"], self.stem.dim, place=Place("body", grid=self.stem.grid, depth=depth))
+        self.head = build("head", node["head"], self.body.dim, place=Place("head", grid=self.body.grid))
+        self._tie()
+        self._check_causality()
+        if not self.stem_is_meta:
+            self.init_weights()
+
+    @property
+    def stem_is_meta(self) -> bool:
+        """Whether the model stands on the meta device, without values."""
+        return next(iter(self.stem.parameters())).is_meta
+
+    def _tie(self) -> None:
+        if getattr(self.head, "tie", False):
+            self.head.tie_to(self.stem.embed.weight)  # type: ignore[operator, union-attr]
+
+    def _check_causality(self) -> None:
+        if not self.head.causal:
+            return
+        for path, mixer in self.mixers():
+            if mixer.causal == "never":
+                kind = registry.name_of("mixer", type(mixer)) or type(mixer).__name__
+                raise BadSpec(f"{path}: {kind!r} lets tokens see later ones, so it cannot predict the next token")
+
+    @torch.no_grad()
+    def init_weights(self, std: float = 0.02) -> None:
+        """Linears and convolutions: truncated normal of `std`, zero biases. Other parameters keep their part's own."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
+                nn.init.trunc_normal_(module.weight, std=std)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    # -------------------------------------------------------------------------------------------- facts
+
+    @property
+    def name(self) -> str:
+        """The variant's name, or "custom"."""
+        return str(self.resolved.get("name", "custom"))
+
+    @property
+    def modality(self) -> str:
+        """What goes in: image, text, ..."""
+        return self.stem.modality
+
+    @property
+    def num_features(self) -> int:
+        """Width of the tokens that the head sees."""
+        return self.body.dim
+
+    @property
+    def head_hidden_size(self) -> int:
+        """Width of what the last dense layer sees."""
+        return self.body.dim
+
+    @property
+    def embed_dim(self) -> int:
+        """Width of the stem's tokens."""
+        return self.stem.dim
+
+    @property
+    def num_classes(self) -> int:
+        """Classes (or vocabulary) of the head; 0 where it gives features."""
+        return self.head.num_classes
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Class and register tokens in front of the grid's."""
+        return int(self.resolved["body"].get("prefix", 0))
+
+    @property
+    def grad_checkpointing(self) -> bool:
+        """Whether blocks are worked out again in the backward pass."""
+        return any(body.checkpointing for body in self._bodies())
+
+    @property
+    def feature_info(self) -> FeatureInfo:
+        """Width, stride and module of each map that can be tapped."""
+        infos = self.body.feature_info()
+        stride = self.stem.stride
+        maps = [i | {"reduction": i["reduction"] * stride, "module": f"body.{i['module']}"} for i in infos]
+        return FeatureInfo(maps, self._taps())
+
+    @property
+    def default_cfg(self) -> dict[str, Any]:
+        """Input size, normalisation and the names of first and last layer, as timm gives them."""
+        stem = self.resolved["stem"]
+        size = stem.get("img_size", 0)
+        height, width = (size, size) if isinstance(size, int) else size
+        pre = self.extra.get("preprocess", {})
+        return {
+            "architecture": self.name,
+            "num_classes": self.num_classes,
+            "input_size": (stem.get("in_chans", 3), height, width),
+            "pool_size": tuple(self.body.grid) if len(self.body.grid) == 2 else None,
+            "mean": tuple(pre.get("mean", IMAGENET["mean"])),
+            "std": tuple(pre.get("std", IMAGENET["std"])),
+            "interpolation": pre.get("interpolation", "bicubic"),
+            "crop_pct": pre.get("crop_pct", 0.9),
+            "first_conv": "stem.conv",
+            "classifier": "head.fc",
+            "fixed_input_size": any(mixer.bound for _, mixer in self.mixers()),
+        }
+
+    pretrained_cfg = default_cfg
+
+    def mixers(self) -> Iterator[tuple[str, Mixer]]:
+        """(dotted path, mixer) of every token mixer, outermost ones only."""
+        inside = "\0"
+        for path, module in self.named_modules():
+            if isinstance(module, Mixer) and not path.startswith(inside):
+                inside = f"{path}."
+                yield path, module
+
+    def _bodies(self) -> Iterator[Body]:
+        return (module for module in self.modules() if isinstance(module, Body))
+
+    @property
+    def streams(self) -> bool:
+        """Whether `new_state` can be asked for."""
+        return self.head.causal and all(m.causal != "never" and m.streams == "any" for _, m in self.mixers())
+
+    # -------------------------------------------------------------------------------------------- forward
+
+    def _taps(self) -> tuple[int, ...]:
+        if registry.name_of("head", type(self.head)) != "features":
+            return ()
+        return self._indices(getattr(self.head, "indices", None))
+
+    def _indices(self, indices: int | Sequence[int] | None) -> tuple[int, ...]:
+        """Indices of maps, counted from the end where negative, all where None, the last few where a number is given."""
+        total = len(self.body.feature_info())
+        if isinstance(indices, int):
+            indices = range(total - indices, total)
+        chosen = range(total) if indices is None else [i + total if i < 0 else i for i in indices]
+        if bad := [i for i in chosen if not 0 <= i < total]:
+            raise BadSpec(f"out_indices: this body has maps 0 to {total - 1}, got {bad[0]}")
+        return tuple(chosen)
+
+    def _run(self, inputs: Tensor, ctx: Context | None, state: Stream | None, taps: tuple[int, ...]) -> tuple[Features, Context]:
+        ctx = (ctx or NOTHING).but(causal=self.head.causal or bool(ctx and ctx.causal), taps=taps, memo={})
+        if state is not None:
+            ctx = state.context(ctx, inputs.shape[1])
+        elif ctx.padding is not None:
+            ctx = ctx.but(key_padding=ctx.padding, positions=_places(ctx))
+        x, ctx = self.stem(inputs, ctx)
+        features: Features = self.body(x, ctx, None if state is None else state.parts)
+        return features, ctx
+
+    def forward(self, inputs: Tensor, *, ctx: Context | None = None, state: Stream | None = None) -> Any:
+        """The head's output. With a `state` from `new_state`, `inputs` are the next tokens of its streams."""
+        features, ctx = self._run(inputs, ctx, state, self._taps())
+        features.x = self.head.finish(features.x, ctx)
+        return self.head(features, ctx)
+
+    def new_state(self, batch: int, capacity: int) -> Stream:
+        """State of `batch` streams that have seen nothing, for at most `capacity` tokens each (padding included)."""
+        if not self.head.causal:
+            raise CannotRun(f"{self.name} does not stream: its head does not predict tokens in order")
+        parts = State()
+        for path, mixer in self.mixers():
+            if mixer.streams != "any" or mixer.causal == "never":
+                raise CannotRun(f"{path} does not stream; models whose mixers all do can")
+            own = mixer.new_state(batch, capacity)
+            if own is not None:
+                parts.put(path.removeprefix("body."), own)
+        return Stream.start(parts, batch, capacity, next(self.parameters()).device)
+
+    def forward_features(self, inputs: Tensor, *, ctx: Context | None = None) -> Tensor:
+        """What the head pools: a map (B, C, H, W), or tokens (B, prefix + tokens, C)."""
+        features, ctx = self._run(inputs, ctx, None, ())
+        x = self.head.finish(features.x, ctx)
+        return x.movedim(-1, 1) if x.dim() > 3 else x
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Any:
+        """The rest of `forward`, from `forward_features`' output; with `pre_logits`, what the last layer sees."""
+        tokens = x.movedim(1, -1) if x.dim() > 3 else x
+        features = Features(tokens, self.body.grid if x.dim() == 3 else (), self.num_prefix_tokens)
+        if isinstance(self.head, Classes):
+            pooled = self.head.pooled(features, NOTHING)
+            return pooled if pre_logits else self.head.scores(pooled)
+        return tokens if pre_logits else self.head(features, NOTHING)
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: Literal["NCHW", "NHWC", "NLC"] = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Any:
+        """The features and the maps at `indices` (the last n where it is a number), as timm gives them.
+
+        `norm` applies the head's norm to the maps as well, where it comes before pooling. `stop_early` is accepted for
+        compatibility: all blocks run.
+        """
+        taps = self._indices(indices)
+        features, ctx = self._run(x, None, None, taps)
+        maps = [self.head.finish(features.maps[i], ctx) if norm else features.maps[i] for i in taps]
+        shaped: list[Any] = []
+        for tokens in maps:
+            if output_fmt == "NLC":
+                shaped.append(tokens[:, features.prefix :] if tokens.dim() == 3 else tokens.flatten(1, -2))
+            else:
+                shaped.append(as_map(tokens, features, channels_last=output_fmt == "NHWC"))
+        if return_prefix_tokens and features.prefix:
+            shaped = [(m, tokens[:, : features.prefix]) for m, tokens in zip(shaped, maps, strict=True)]
+        if intermediates_only:
+            return shaped
+        last = self.head.finish(features.x, ctx)
+        return (last.movedim(-1, 1) if last.dim() > 3 else last), shaped
+
+    # -------------------------------------------------------------------------------------------- timm's surface
+
+    def get_classifier(self) -> nn.Module:
+        """The last dense layer (identity where there is none)."""
+        layer = getattr(self.head, "fc", None) or getattr(self.head, "scores", None)
+        return layer if isinstance(layer, nn.Module) else nn.Identity()
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A fresh last layer for `num_classes` (none for 0), and another pooling where one is given."""
+        if not isinstance(self.head, Classes):
+            raise CannotRun(f"{self.name} has no classifier to reset")
+        changes: Node = {"head.num_classes": num_classes}
+        if global_pool is not None:
+            changes["head.pool"] = global_pool
+        self.resolved = override(self.resolved, changes)
+        self.spec = copy.deepcopy(self.resolved)
+        like = next(self.parameters())
+        self.head.set_classes(num_classes)
+        self.head.pool = self.resolved["head"]["pool"]
+        self.head.to(device=like.device, dtype=like.dtype)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Trade time for memory in training: blocks are worked out again in the backward pass."""
+        for body in self._bodies():
+            body.checkpointing = enable
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Regular expressions that group parameters by depth, for layer-wise learning rates."""
+        if coarse:
+            return {"stem": r"^stem", "blocks": r"^body\.(?:stages\.(\d+)|blocks\.(\d+)|(prefix|position))"}
+        blocks = r"^body\.stages\.(\d+)\.blocks\.(\d+)" if hasattr(self.body, "stages") else r"^body\.blocks\.(\d+)"
+        return {"stem": r"^stem|^body\.(?:prefix|position)", "blocks": [(blocks, None), (r"^body\.stages\.(\d+)", (0,)), (r"^head", (99999,))]}
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that weight decay leaves alone, vectors apart."""
+        names = {
+            f"{path}.{name}" if path else name
+            for path, module in self.named_modules()
+            if isinstance(module, Part)
+            for name in module.undecayed
+        }
+        return {name for name, _ in self.named_parameters() if name in names or name.endswith("body.prefix")}
+
+    # -------------------------------------------------------------------------------------------- saving, loading
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `config.json` and `model.safetensors` into `folder`; nothing else is needed to load the model."""
+        saving.save(self, Path(folder))
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, *, revision: str | None = None) -> Model:
+        """The model saved in a folder, or in a repository of the Hugging Face hub; runs no code from there."""
+        return saving.load(cls, source, revision=revision)
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False, commit_message: str = "Upload model") -> str:
+        """Save the model into a repository of the Hugging Face hub; returns its address."""
+        return saving.push(self, repo_id, private=private, message=commit_message)
+
+    def load_published(
+        self, source: str | Path | Mapping[str, Tensor], *, img_size: int | list[int] | None = None
+    ) -> list[str]:
+        """Load weights under the authors', timm's or transformers' names; returns the names that had no use here.
+
+        Adopts what dialect and checkpoint imply (order of norm and pooling, classes, resolution), rebuilding those
+        nodes; `img_size` asks for another resolution, to which bound tables are resized. BadWeights lists every name
+        that could not be placed.
+        """
+        from .published import load_published
+
+        return load_published(self, source, img_size=img_size)
+
+    def to_published(self, dialect: str = "authors") -> dict[str, Tensor]:
+        """The weights under published names."""
+        from .published import to_published
+
+        return to_published(self, dialect)
+
+    def rebuild(self, spec: Mapping[str, Any]) -> None:
+        """Become the model of another spec, on the same device and in the same dtype, with fresh weights."""
+        like = next(self.parameters())
+        device, dtype, training = like.device, like.dtype, self.training
+        with torch.device(device):
+            self._build(spec)
+        self.plans = []
+        self.to(dtype=dtype).train(training)
+
+    def reset_derived(self) -> None:
+        """Make every buffer that follows from the options again; called after loading."""
+        for module in self.modules():
+            if isinstance(module, Part):
+                module.reset_derived()
+
+    def extra_repr(self) -> str:
+        return f"name={self.name}, head={in_short(self.resolved['head']['kind'])}"
+
+
+class FeatureInfo(list[dict[str, Any]]):
+    """Facts of each map: `num_chs`, `reduction`, `module`; methods as timm's."""
+
+    def __init__(self, maps: list[dict[str, Any]], out_indices: Sequence[int] = ()) -> None:
+        super().__init__(maps)
+        self.out_indices = tuple(out_indices) or tuple(range(len(maps)))
+
+    def _pick(self, key: str, idx: int | Sequence[int] | None) -> Any:
+        if isinstance(idx, int):
+            return self[idx][key]
+        return [self[i][key] for i in (self.out_indices if idx is None else idx)]
+
+    def channels(self, idx: int | Sequence[int] | None = None) -> Any:
+        """Widths of the maps."""
+        return self._pick("num_chs", idx)
+
+    def reduction(self, idx: int | Sequence[int] | None = None) -> Any:
+        """Strides of the maps, in input steps."""
+        return self._pick("reduction", idx)
+
+    def module_name(self, idx: int | Sequence[int] | None = None) -> Any:
+        """Dotted paths of the modules whose outputs they are."""
+        return self._pick("module", idx)
+
+    def get_dicts(self, keys: Sequence[str] | None = None, idx: Sequence[int] | None = None) -> list[dict[str, Any]]:
+        """The facts of the chosen maps."""
+        chosen = [self[i] for i in (self.out_indices if idx is None else idx)]
+        return [d if keys is None else {k: d[k] for k in keys} for d in chosen]
+
+
+def _places(ctx: Context) -> Tensor | None:
+    """Positions of the real tokens, padding not counted."""
+    if ctx.positions is not None or ctx.padding is None:
+        return ctx.positions
+    return ((~ctx.padding).long().cumsum(1) - 1).clamp(min=0)
+
+

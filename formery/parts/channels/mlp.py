@@ -1,0 +1,29 @@
+"""The Transformer's feed-forward network (arXiv 1706.03762, section 3.3)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ...context import NOTHING, Context, State
+from ..activations import ACTIVATIONS, Activation
+from ..dense import Dense
+from ..part import positive
+from .channel import Channel
+
+
+class MLP(Channel):
+    """Expand to `hidden` channels (`ratio` times the width unless given), activation, reduce."""
+
+    EXAMPLES = ({}, {"hidden": 24, "activation": "relu2", "bias": False})
+    reads, writes, prunable = ("expand",), ("reduce",), ("hidden",)
+
+    def __init__(
+        self, dim: int, *, ratio: float = 4.0, hidden: int | None = None, activation: Activation = "gelu", bias: bool = True
+    ) -> None:
+        super().__init__()
+        hidden = positive("hidden", int(dim * ratio) if hidden is None else hidden)
+        self.activation = ACTIVATIONS[activation]
+        self.expand, self.reduce = Dense(dim, hidden, bias=bias), Dense(hidden, dim, bias=bias)
+
+    def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
+        return self.reduce(self.activation(self.expand(x)))

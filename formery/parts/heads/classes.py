@@ -1,0 +1,82 @@
+"""Class scores of an image or a sequence."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...context import Context
+from ...spec import NormSpec, Place, build
+from ..dense import Dense
+from .head import Features, Head
+
+Pool = Literal["avg", "max", "token", ""]
+
+
+class Classes(Head):
+    """Norm and pooling over the tokens in the given `order`, then a dense layer to `num_classes` scores.
+
+    PoolFormer's authors norm first (group norm over the map), timm's PoolFormer and ConvNeXt pool first. `pool` is the
+    mean or maximum over the grid, the first prefix token, or nothing (""). With 0 classes the pooled features come out.
+    """
+
+    EXAMPLES = ({"num_classes": 3}, {"num_classes": 3, "order": "pool_norm", "dropout": 0.1}, {"num_classes": 0, "pool": "max"})
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        num_classes: Annotated[int, Field(ge=0)] = 1000,
+        pool: Pool = "avg",
+        norm: NormSpec | None = "layer",
+        order: Literal["norm_pool", "pool_norm"] = "norm_pool",
+        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+        bias: bool = True,
+        place: Place | None = None,
+    ) -> None:
+        super().__init__()
+        place = place or Place("head")
+        self.dim, self.pool, self.order, self.dropout, self.use_bias = dim, pool, order, dropout, bias
+        self.norm = None if norm is None else build("norm", norm, dim, place=place.at("norm"))
+        self.set_classes(num_classes)
+
+    def set_classes(self, num_classes: int) -> None:
+        """A fresh dense layer for `num_classes` classes; none for 0."""
+        self.num_classes = num_classes
+        self.fc = Dense(self.dim, num_classes, bias=self.use_bias) if num_classes else None
+        if self.fc is not None:
+            nn.init.trunc_normal_(self.fc.weight, std=0.02)
+            if self.fc.bias is not None:
+                nn.init.zeros_(self.fc.bias)
+
+    def finish(self, x: Tensor, ctx: Context) -> Tensor:
+        return self.norm(x, ctx) if self.norm is not None and self.order == "norm_pool" else x
+
+    def pooled(self, features: Features, ctx: Context) -> Tensor:
+        """(B, C) what the dense layer sees ((B, tokens, C) with pool "")."""
+        x = features.x
+        if self.pool == "token":
+            x = x[:, 0] if features.prefix else x.flatten(1, -2).mean(1)
+        elif self.pool:
+            tokens = x[:, features.prefix :] if x.dim() == 3 else x.flatten(1, -2)
+            if ctx.padding is not None:
+                real = ~ctx.padding[..., None]
+                filled = tokens.masked_fill(~real, float("-inf") if self.pool == "max" else 0.0)
+                x = filled.amax(1) if self.pool == "max" else filled.sum(1) / real.sum(1).clamp(min=1)
+            else:
+                x = tokens.amax(1) if self.pool == "max" else tokens.mean(1)
+        if self.norm is not None and self.order == "pool_norm":
+            x = self.norm(x, ctx)
+        return x
+
+    def scores(self, pooled: Tensor) -> Tensor:
+        """(B, num_classes) from pooled features."""
+        if self.dropout:
+            pooled = F.dropout(pooled, self.dropout, self.training)
+        return pooled if self.fc is None else self.fc(pooled)
+
+    def forward(self, features: Features, ctx: Context) -> Tensor:
+        return self.scores(self.pooled(features, ctx))

@@ -1,0 +1,139 @@
+"""Softmax attention (arXiv 1706.03762), with grouped heads, rotary positions, q/k norm and window as options."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...context import NOTHING, Cache, Context, State
+from ...errors import BadSpec
+from ...spec import NormSpec, Place, PositionSpec, build
+from ..dense import Dense
+from .mixer import Mixer
+from .ragged import by_sequence
+
+
+class Attention(Mixer):
+    """Scaled dot-product attention of `heads` query heads over `kv_heads` key and value heads (equal unless given).
+
+    `head_dim` is the width divided by the heads unless given. `position` turns queries and keys (rope). `qk_norm`
+    normalises queries and keys, each head alone or the whole projection (`qk_norm_over`: OLMo 2 does the latter).
+    `window` lets a causal token see that many tokens, itself included. `bias` is that of q, k and v; `out_bias` that of
+    the output. Causal where the context asks for it; on maps all tokens see all.
+    """
+
+    EXAMPLES = (
+        {"heads": 4},
+        {"heads": 4, "kv_heads": 2, "position": "rope", "qk_norm": "rms", "bias": False, "out_bias": False},
+        {"heads": 2, "head_dim": 6, "window": 5, "position": {"kind": "rope", "fraction": 0.34}},
+        {"heads": 4, "qk_norm": "rms", "qk_norm_over": "width"},
+    )
+    causal, streams, packs, state_growth = "on request", "any", True, "linear"
+    reads, writes, prunable = ("qkv",), ("out",), ("heads",)
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        heads: int = 8,
+        kv_heads: int | None = None,
+        head_dim: int | None = None,
+        position: PositionSpec | None = None,
+        qk_norm: NormSpec | None = None,
+        qk_norm_over: Literal["head", "width"] = "head",
+        window: int | None = None,
+        bias: bool = True,
+        out_bias: bool = True,
+        scale: float | None = None,
+        place: Place | None = None,
+    ) -> None:
+        super().__init__()
+        place = place or Place("attention")
+        kv_heads = heads if kv_heads is None else kv_heads
+        if heads < 1 or kv_heads < 1 or heads % kv_heads:
+            raise BadSpec(f"heads ({heads}) is a multiple of kv_heads ({kv_heads}), both at least 1")
+        if head_dim is None and dim % heads:
+            raise BadSpec(f"heads ({heads}) does not divide the width {dim}; choose a divisor or give head_dim")
+        if window is not None and window < 1:
+            raise BadSpec(f"window is at least 1 (the token itself), got {window}")
+        head_dim = head_dim or dim // heads
+        self.heads, self.kv_heads, self.head_dim, self.window = heads, kv_heads, head_dim, window
+        self.scale = head_dim**-0.5 if scale is None else scale
+        self.widths = (heads * head_dim, kv_heads * head_dim, kv_heads * head_dim)
+        self.qkv = Dense(dim, sum(self.widths), bias=bias)
+        self.out = Dense(self.widths[0], dim, bias=out_bias)
+        self.norm_width = qk_norm_over == "width"
+        norm_dims = self.widths[:2] if self.norm_width else (head_dim, head_dim)
+        self.q_norm, self.k_norm = (
+            build("norm", qk_norm, n, place=place.at("qk_norm")) if qk_norm is not None else None for n in norm_dims
+        )
+        self.position = None
+        if position is not None:
+            self.position = build("position", position, head_dim, place=place.at("position"))
+            if self.position.acts_on != "queries and keys":
+                raise BadSpec("position inside attention turns queries and keys: rope; put others on the body")
+        if window is not None:
+            self.state_growth = "constant"
+
+    def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = self.qkv(x).split(self.widths, dim=-1)
+        if self.q_norm is not None and self.norm_width:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k, v = (part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for part in (q, k, v))
+        if self.q_norm is not None and not self.norm_width:
+            q, k = self.q_norm(q), self.k_norm(k)
+        return q, k, v
+
+    def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
+        if x.dim() > 3:
+            grid = tuple(x.shape[1:-1])
+            return self(x.flatten(1, -2), ctx.but(grid=grid), state).unflatten(1, grid)
+        if ctx.bounds is not None:
+            return by_sequence(self, x, ctx)
+        q, k, v = self._heads(x)
+        if self.position is not None:
+            q, k = self.position(q, ctx), self.position(k, ctx)
+        if state is not None:
+            k, v = state.cache("seen").append(k, v)
+        causal = ctx.causal or state is not None
+        plain = ctx.key_padding is None and ctx.padding is None and (not causal or self.window is None)
+        mask, is_causal = None, False
+        if plain and causal and state is None:
+            is_causal = True
+        elif not (plain and (not causal or (state is not None and q.shape[2] == 1))):
+            key = ("attention mask", self.window, q.shape[2], k.shape[2])
+            mask = ctx.once(key, lambda: self._mask(q, k, ctx, causal))
+        if self.kv_heads != self.heads and torch.compiler.is_compiling():  # exporters know no grouped heads
+            k, v = (t.repeat_interleave(self.heads // self.kv_heads, dim=1) for t in (k, v))
+        y = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=is_causal, scale=self.scale, enable_gqa=k.shape[1] != self.heads
+        )
+        return self.out(y.transpose(1, 2).flatten(2))
+
+    def _mask(self, q: Tensor, k: Tensor, ctx: Context, causal: bool) -> Tensor:
+        """(B or 1, 1, L, past + L) True where a query may look."""
+        length, total = q.shape[2], k.shape[2]
+        keys = torch.arange(total, device=q.device)
+        queries = torch.arange(length, device=q.device) + (total - length)
+        mask = torch.ones(1, 1, length, total, dtype=torch.bool, device=q.device)
+        if causal:
+            mask = mask & (keys <= queries[:, None])
+            if self.window is not None:
+                mask = mask & (keys > queries[:, None] - self.window)
+        padding = ctx.key_padding if ctx.key_padding is not None else ctx.padding
+        if padding is not None:
+            itself = keys == queries[:, None]  # a padded query sees itself: no row is empty, no NaN arises
+            mask = mask & (~padding[:, None, None, padding.shape[1] - total :] | itself)
+        return mask
+
+    def new_state(self, batch: int, capacity: int) -> State:
+        like = self.out.weight
+        return State(seen=Cache.empty(like, batch, self.kv_heads, capacity, self.head_dim, window=self.window))
+
+    def macs(self, tokens: int, past: int = 0) -> int:
+        return 2 * self.heads * self.head_dim * tokens * (tokens + past)
+
+

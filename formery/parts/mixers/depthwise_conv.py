@@ -1,0 +1,64 @@
+"""Depthwise convolution as a token mixer, over maps or along sequences."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...context import NOTHING, Context, Slot, State
+from ...errors import BadSpec, CannotRun
+from .mixer import Mixer
+from .ragged import by_sequence, compacted, last_tokens
+
+
+class DepthwiseConv(Mixer):
+    """Each channel convolved alone with a kernel of `size` on every axis (ConvNeXt, arXiv 2201.03545: 7 x 7).
+
+    `axes` is the rank of the grid, 2 for maps, 1 for sequences. A sequence's kernel looks at both sides, or, where the
+    context is causal, only back; the two have different weights in effect, so a model uses one of them throughout.
+    """
+
+    EXAMPLES = ({"size": 3}, {"size": 4, "axes": 1, "bias": False})
+    grids = (1, 2)
+    causal, streams, packs = "on request", "any", True
+    writes = ("conv",)
+    reads = ("conv",)
+
+    def __init__(self, dim: int, *, size: int = 7, axes: int | None = None, bias: bool = True, grid: tuple[int, ...]) -> None:
+        super().__init__()
+        axes = axes or (2 if len(grid) == 2 else 1)
+        if axes not in (1, 2):
+            raise BadSpec(f"axes is 1 (sequences) or 2 (maps), got {axes}")
+        if size < 1 or (axes == 2 and size % 2 == 0):
+            raise BadSpec(f"size is a positive number, odd on maps, got {size}")
+        self.size, self.grids = size, (axes,)
+        if axes == 2:
+            self.causal, self.streams, self.packs = "never", "no", False
+            self.conv: nn.Conv1d | nn.Conv2d = nn.Conv2d(dim, dim, size, padding=size // 2, groups=dim, bias=bias)
+        else:
+            self.conv = nn.Conv1d(dim, dim, size, groups=dim, bias=bias)
+
+    def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
+        if self.grids == (2,):
+            if state is not None:
+                raise CannotRun("depthwise_conv over maps does not stream; use axes 1 for sequences")
+            return self.conv(x.movedim(-1, 1)).movedim(1, -1)
+        if ctx.bounds is not None:
+            return by_sequence(self, x, ctx)
+        lengths, undo = None, None
+        if ctx.padding is not None:
+            x, lengths, undo = compacted(x, ctx.padding)
+        if ctx.causal or state is not None:
+            past = x.new_zeros(x.shape[0], self.size - 1, x.shape[2]) if state is None else state.slot("tail").value
+            inputs = torch.cat([past.to(x.dtype), x], dim=1).mT
+            if state is not None:
+                state.slot("tail").put(last_tokens(past, x, lengths))
+        else:
+            inputs = F.pad(x.mT, ((self.size - 1) // 2, self.size // 2))
+        y = self.conv(inputs).mT
+        return y if undo is None else undo(y)
+
+    def new_state(self, batch: int, capacity: int) -> State:
+        weight = self.conv.weight
+        return State(tail=Slot(weight.new_zeros(batch, self.size - 1, weight.shape[0])))

@@ -1,0 +1,118 @@
+"""Gated DeltaNet (arXiv 2412.06464) with the options of Olmo Hybrid."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...context import NOTHING, Context, Slot, State
+from ...errors import BadSpec
+from ...ops import gated_delta_rule as rule
+from ...ops.short_convolution import short_convolution
+from ..dense import Dense
+from .mixer import Mixer
+from .ragged import by_sequence, compacted, last_tokens
+
+
+class GatedDeltaNet(Mixer):
+    """A linear recurrence that forgets by a gate and corrects what it stored by the delta rule.
+
+    `heads` key heads of `head_dim`; `value_heads` (equal unless given, else a multiple) with values of `value_dim`
+    (twice the keys unless given). A causal depthwise convolution of `conv` taps and SiLU stand before q, k and v.
+    `negative` lets the transition have eigenvalues down to -1, without which parity cannot be tracked
+    (arXiv 2411.12537). Norm, then gate, then the output's projection. The state is float32 at least.
+    """
+
+    EXAMPLES = (
+        {"heads": 2, "head_dim": 8},
+        {"heads": 3, "head_dim": 4, "value_dim": 5, "negative": True, "conv": 1},
+        {"heads": 2, "value_heads": 4, "head_dim": 4, "conv": 3},
+    )
+    grids = (1,)
+    causal, streams, packs = "always", "any", True
+    reads, writes = ("project",), ("out",)
+    undecayed = ("log_rate", "step_bias")
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        heads: int = 4,
+        head_dim: int = 64,
+        value_heads: int | None = None,
+        value_dim: int | None = None,
+        conv: int = 4,
+        negative: bool = False,
+        eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        value_heads = heads if value_heads is None else value_heads
+        value_dim = 2 * head_dim if value_dim is None else value_dim
+        if min(heads, head_dim, value_heads, value_dim, conv) < 1 or value_heads % heads:
+            raise BadSpec(f"value_heads ({value_heads}) is a multiple of heads ({heads}), and all sizes are at least 1")
+        self.heads, self.value_heads, self.head_dim, self.value_dim = heads, value_heads, head_dim, value_dim
+        keys, values = heads * head_dim, value_heads * value_dim
+        self.negative, self.eps = negative, eps
+        self.widths = (2 * keys + values, values, value_heads, value_heads)
+        """Of the one projection: q, k and v together, the gate, the decay, beta."""
+        self.mixed_widths = (keys, keys, values)
+        self.project = Dense(dim, sum(self.widths), bias=False)
+        self.conv = nn.Parameter(torch.empty(self.widths[0], conv).uniform_(-(conv**-0.5), conv**-0.5))
+        self.log_rate = nn.Parameter(torch.empty(value_heads).uniform_(1e-4, 16).log())
+        step = torch.empty(value_heads).uniform_(math.log(1e-3), math.log(0.1)).exp().clamp(min=1e-4)
+        self.step_bias = nn.Parameter(step + (-torch.expm1(-step)).log())  # inverse softplus
+        self.norm = nn.Parameter(torch.ones(value_dim))
+        self.out = Dense(values, dim, bias=False)
+
+    def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
+        if ctx.bounds is not None:
+            return by_sequence(self, x, ctx)
+        if ctx.padding is None:
+            return self._rows(x, state, None)
+        x, lengths, undo = compacted(x, ctx.padding)
+        return undo(self._rows(x, state, lengths))
+
+    def _rows(self, x: Tensor, state: State | None, lengths: Tensor | None) -> Tensor:
+        """Rows (B, L, C) of which the first `lengths` (B,) tokens count."""
+        mixed, gate, decay, beta = self.project(x).split(self.widths, dim=-1)
+        tail = None if state is None else state.slot("tail").value
+        convolved, new_tail = short_convolution(mixed, self.conv, None, tail)
+        q, k, v = F.silu(convolved).split(self.mixed_widths, dim=-1)
+        q, k = (part.unflatten(-1, (self.heads, -1)) for part in (q, k))
+        v = v.unflatten(-1, (self.value_heads, -1))
+        wide = torch.promote_types(x.dtype, torch.float32)
+        q, k = (part * torch.rsqrt(part.to(wide).square().sum(-1, keepdim=True) + 1e-6).to(part.dtype) for part in (q, k))
+        q = q * self.head_dim**-0.5
+        if self.value_heads != self.heads:
+            q, k = (part.repeat_interleave(self.value_heads // self.heads, dim=2) for part in (q, k))
+        beta = beta.to(wide).sigmoid() * (2 if self.negative else 1)
+        g = -self.log_rate.to(wide).exp() * F.softplus(decay.to(wide) + self.step_bias.to(wide))
+        if lengths is not None:  # padding neither decays nor writes
+            real = (torch.arange(x.shape[1], device=x.device) < lengths[:, None])[..., None]
+            g, beta = g * real, beta * real
+        if state is None:
+            memory = torch.zeros(x.shape[0], self.value_heads, self.head_dim, self.value_dim, dtype=wide, device=x.device)
+        else:
+            memory = state.slot("memory").value
+        o, memory = rule.gated_delta_rule(q, k, v, g, beta, memory)
+        if state is not None:
+            past = state.slot("tail").value
+            state.slot("tail").put(new_tail if lengths is None else last_tokens(past, mixed, lengths))
+            state.slot("memory").put(memory)
+        o = F.rms_norm(o.to(wide), (self.value_dim,), None, self.eps).to(x.dtype) * self.norm
+        return self.out(o.flatten(-2) * F.silu(gate))
+
+    def new_state(self, batch: int, capacity: int) -> State:
+        weight = self.project.weight
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        memory = weight.new_zeros(batch, self.value_heads, self.head_dim, self.value_dim, dtype=wide)
+        return State(
+            tail=Slot(weight.new_zeros(batch, self.conv.shape[1] - 1, self.widths[0])), memory=Slot(memory)
+        )
+
+    def macs(self, tokens: int, past: int = 0) -> int:
+        scan: int = rule.macs(1, tokens, self.value_heads, self.head_dim, self.value_dim)
+        return scan + tokens * self.conv.numel()

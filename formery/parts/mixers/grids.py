@@ -1,0 +1,37 @@
+"""Any mixer on any grid: sequence mixers read a map row by row, map mixers leave prefix tokens alone."""
+
+from __future__ import annotations
+
+from math import prod
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...context import Context, State
+from ...errors import BadSpec
+from .mixer import Mixer
+
+
+def check_grid(mixer: Mixer, rank: int, name: str) -> None:
+    """BadSpec unless `mixer` can work on a grid of `rank` axes, directly or row by row."""
+    if rank and rank not in mixer.grids and 1 not in mixer.grids:
+        ranks = " or ".join(f"{r}-D" for r in mixer.grids)
+        raise BadSpec(f"mixer {name!r} works on {ranks} grids, here the grid is {rank}-D; choose another mixer")
+
+
+def on_grid(mixer: Mixer, x: Tensor, ctx: Context, state: State | None) -> Tensor:
+    """`mixer(x)` where x is (B, *grid, C), or (B, prefix + tokens, C) with ctx.grid and ctx.prefix saying what is what."""
+    flat = x.dim() == 3 and len(ctx.grid) > 1
+    if flat and 1 not in mixer.grids:
+        tokens = x[:, ctx.prefix :].unflatten(1, ctx.grid)
+        mixed = mixer(tokens, ctx.but(grid=(), prefix=0), state).flatten(1, -2)
+        return F.pad(mixed, (0, 0, ctx.prefix, 0))
+    if x.dim() - 2 not in mixer.grids:
+        grid = tuple(x.shape[1:-1])
+        return mixer(x.flatten(1, -2), ctx.but(grid=grid), state).unflatten(1, grid)
+    return mixer(x, ctx, state)
+
+
+def num_tokens(grid: tuple[int, ...]) -> int:
+    """Tokens of a grid."""
+    return prod(grid)

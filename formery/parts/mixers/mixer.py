@@ -1,0 +1,40 @@
+"""What every token mixer is."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from ...context import NOTHING, Context, State
+from ..part import Part
+
+
+class Mixer(Part):
+    """Maps tokens (B, *grid, C) to tokens of the same shape, mixing over the grid."""
+
+    grids: tuple[int, ...] = (1, 2, 3)
+    """Ranks of the grids it takes: 1 text, 2 images, 3 video."""
+    causal: Literal["always", "on request", "never"] = "never"
+    """Whether a token's output is independent of later tokens: always, where ctx.causal asks for it, never."""
+    streams: Literal["any", "segments", "no"] = "no"
+    """Which splits of a sequence give the output of the whole: any, only its spec's own segments, none."""
+    packs: bool = False
+    """Whether packed sequences and padding (at either end of a row) leave the real tokens' outputs as they are alone."""
+    state_growth: Literal["constant", "linear"] = "constant"
+    """How the state of a stream grows with its tokens."""
+    bound: bool = False
+    """Whether its parameters fit one grid only."""
+    prunable: tuple[str, ...] = ()
+    """Names of its axes that a rewrite may narrow."""
+
+    def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
+        raise NotImplementedError
+
+    def new_state(self, batch: int, capacity: int) -> State | None:
+        """State of `batch` streams that have seen nothing, for at most `capacity` tokens each; None if it needs none."""
+        return None
+
+    def macs(self, tokens: int, past: int = 0) -> int:
+        """Multiply-adds a batch item beyond those of its linears and convolutions, for `tokens` after `past` others."""
+        return 0

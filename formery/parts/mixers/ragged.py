@@ -1,0 +1,43 @@
+"""Rows of different lengths: padding moved out of the way, packed sequences laid out as rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ...context import Context
+
+
+def compacted(x: Tensor, padding: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+    """Each row's real tokens first, so that what runs along a row sees them as neighbours.
+
+    x (B, L, C), padding (B, L). Returns the rows with zeros for padding, the lengths (B,), and what undoes the move.
+    """
+    order = padding.long().argsort(dim=1, stable=True)
+    moved = torch.gather(x.masked_fill(padding[..., None], 0), 1, order[..., None].expand_as(x))
+    back = order.argsort(dim=1)
+    return moved, (~padding).sum(1), lambda y: torch.gather(y, 1, back[..., None].expand(-1, -1, y.shape[-1]))
+
+
+def last_tokens(past: Tensor, x: Tensor, lengths: Tensor | None) -> Tensor:
+    """The last k tokens of past and row together: past (B, k, C), x (B, L, C) of which the first `lengths` (B,) count."""
+    keep = past.shape[1]
+    together = torch.cat([past, x.to(past.dtype)], dim=1)
+    if lengths is None:
+        return together[:, together.shape[1] - keep :]
+    index = lengths[:, None] + torch.arange(keep, device=x.device)
+    return torch.gather(together, 1, index[..., None].expand(-1, -1, x.shape[-1]))
+
+
+def by_sequence(mixer: Callable[[Tensor, Context], Tensor], x: Tensor, ctx: Context) -> Tensor:
+    """Run a mixer over packed sequences (1, L, C) as over rows of their own: nothing passes from one to the next."""
+    assert ctx.bounds is not None
+    starts, lengths = ctx.bounds[:-1], ctx.bounds.diff()
+    steps = torch.arange(int(lengths.max()), device=x.device)
+    padding = steps >= lengths[:, None]
+    index = (starts[:, None] + steps).clamp(max=x.shape[1] - 1)
+    positions = None if ctx.positions is None else ctx.positions.reshape(-1)[index]
+    rows = ctx.but(bounds=None, padding=padding, key_padding=padding, positions=positions, memo=None)
+    return mixer(x[0][index], rows)[~padding][None]

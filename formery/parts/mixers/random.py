@@ -1,0 +1,27 @@
+"""A frozen random matrix over the tokens: MetaFormer's ablation (arXiv 2111.11418, table 5)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...context import NOTHING, Context, State
+from ..resize import resize_square
+from .mixer import Mixer
+
+
+class Random(Mixer):
+    """Tokens times softmax(normal noise) over N x N, drawn once and never trained; bound to one grid of N tokens."""
+
+    bound = True
+    matrix: Tensor
+    resizes = {"matrix": resize_square}
+
+    def __init__(self, dim: int, *, grid: tuple[int, ...]) -> None:
+        super().__init__()
+        self.grid = grid
+        tokens = torch.Size(grid).numel()
+        self.register_buffer("matrix", torch.randn(tokens, tokens).softmax(-1))
+
+    def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
+        return (self.matrix @ x.flatten(1, -2)).view_as(x)

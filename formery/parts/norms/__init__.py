@@ -1,0 +1,8 @@
+"""Norms over the channels of (B, *grid, C), or over grid and channels together."""
+
+INDEX = {
+    "batch": "batch:Batch",
+    "group1": "group1:GroupOne",
+    "layer": "layer:Layer",
+    "rms": "rms:RMS",
+}

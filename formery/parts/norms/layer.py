@@ -1,0 +1,25 @@
+"""Layer norm over the channels (arXiv 1607.06450)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...context import NOTHING, Context
+from .norm import Norm
+
+
+class Layer(Norm):
+    """(x - mean) / sqrt(var + eps) * weight + bias, each token alone."""
+
+    EXAMPLES = ({}, {"bias": False}, {"affine": False})
+
+    def __init__(self, dim: int, *, eps: float = 1e-5, affine: bool = True, bias: bool = True) -> None:
+        super().__init__()
+        self.shape, self.eps = (dim,), eps
+        self.weight = nn.Parameter(torch.ones(dim)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(dim)) if affine and bias else None
+
+    def forward(self, x: Tensor, ctx: Context = NOTHING) -> Tensor:
+        return F.layer_norm(x, self.shape, self.weight, self.bias, self.eps)

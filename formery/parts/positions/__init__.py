@@ -1,0 +1,7 @@
+"""Positions: added to tokens, or turning queries and keys."""
+
+INDEX = {
+    "learned": "learned:Learned",
+    "rope": "rope:RoPE",
+    "sincos": "sincos:SinCos",
+}

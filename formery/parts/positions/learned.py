@@ -1,0 +1,56 @@
+"""A learned table of positions (ViT, arXiv 2010.11929; GPT-2)."""
+
+from __future__ import annotations
+
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from ...context import NOTHING, Context
+from ...errors import CannotRun
+from ..resize import resize_grid
+from .position import Position
+
+
+class Learned(Position):
+    """One vector a place of the grid, and one a prefix token where `prefix` says how many have one, added to the tokens.
+
+    Text: `grid` is (longest length,) and any shorter length is fine. Maps of another size get the table resized, by
+    bicubic interpolation.
+    """
+
+    resizes = {"table": resize_grid}
+    undecayed = ("table", "prefix")
+
+    def __init__(self, dim: int, *, prefix: int = 0, std: float = 0.02, grid: tuple[int, ...]) -> None:
+        super().__init__()
+        self.grid = grid
+        self.table = nn.Parameter(torch.empty(*grid, dim))
+        self.prefix = nn.Parameter(torch.empty(prefix, dim)) if prefix else None
+        for tensor in (self.table, self.prefix):
+            if tensor is not None:
+                nn.init.trunc_normal_(tensor, std=std) if std else nn.init.zeros_(tensor)
+
+    def forward(self, x: Tensor, ctx: Context = NOTHING) -> Tensor:
+        if len(self.grid) == 1:
+            return self._along_sequence(x, ctx)
+        grid = ctx.grid if x.dim() == 3 else tuple(x.shape[1:-1])
+        table = resize_grid(self.table, self.grid, grid).to(x.dtype)
+        if x.dim() > 3:
+            return x + table
+        rows = table.flatten(0, -2)
+        if ctx.prefix:
+            first = x.new_zeros(ctx.prefix, x.shape[-1]) if self.prefix is None else self.prefix
+            rows = torch.cat([first, rows])
+        return x + rows
+
+    def _along_sequence(self, x: Tensor, ctx: Context) -> Tensor:
+        if ctx.positions is not None:
+            return x + self.table[ctx.positions.clamp(max=self.grid[0] - 1)]
+        if ctx.bounds is not None:
+            steps = torch.arange(x.shape[1], device=x.device)
+            return x + self.table[steps - ctx.bounds[torch.bucketize(steps, ctx.bounds[1:], right=True)]]
+        if not torch.compiler.is_compiling() and x.shape[1] > prod(self.grid):
+            raise CannotRun(f"the learned positions end at {self.grid[0]} tokens, got {x.shape[1]}; set a larger length")
+        return x + self.table[: x.shape[1]]

@@ -1,0 +1,19 @@
+"""What every position part is."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from ...context import NOTHING, Context
+from ..part import Part
+
+
+class Position(Part):
+    """Tells tokens where they are: added to tokens (B, *grid, C), or turning queries and keys (B, H, L, D)."""
+
+    acts_on: ClassVar[Literal["tokens", "queries and keys"]] = "tokens"
+
+    def forward(self, x: Tensor, ctx: Context = NOTHING) -> Tensor:
+        raise NotImplementedError

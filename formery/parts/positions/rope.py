@@ -1,0 +1,54 @@
+"""Rotary positions (RoFormer, arXiv 2104.09864)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...context import NOTHING, Context
+from ...errors import BadSpec
+from .position import Position
+
+
+class RoPE(Position):
+    """Turns pairs of a head's channels by angles that grow with the token's place.
+
+    The first `fraction` of the channels is turned; pairs are channel i with i + half, or neighbours if `interleaved`.
+    Angles, sines and cosines are float32, worked out once a forward.
+    """
+
+    EXAMPLES = ({}, {"fraction": 0.5, "theta": 1e6}, {"interleaved": True})
+    acts_on = "queries and keys"
+
+    def __init__(self, dim: int, *, theta: float = 10000.0, fraction: float = 1.0, interleaved: bool = False) -> None:
+        super().__init__()
+        self.width = int(dim * fraction)
+        if self.width % 2 or not 0 < self.width <= dim:
+            raise BadSpec(f"rope turns an even number of channels, at most the head's {dim}, got {dim} * {fraction}")
+        if theta <= 0:
+            raise BadSpec(f"theta is positive, got {theta}")
+        self.theta, self.interleaved = theta, interleaved
+
+    def _table(self, length: int, ctx: Context, device: torch.device) -> tuple[Tensor, Tensor]:
+        places = torch.arange(length, device=device) if ctx.positions is None else ctx.positions
+        half = self.width // 2
+        rates = self.theta ** (-torch.arange(half, device=device, dtype=torch.float32) / half)
+        angles = places[..., None].float() * rates
+        cos, sin = angles.cos(), angles.sin()
+        return (cos, sin) if cos.dim() == 2 else (cos[:, None], sin[:, None])
+
+    def forward(self, x: Tensor, ctx: Context = NOTHING) -> Tensor:
+        """x (B, H, L, D) turned by the places of its L tokens."""
+        key = ("rope", self.theta, self.width, x.shape[2])
+        cos, sin = ctx.once(key, lambda: self._table(x.shape[2], ctx, x.device))
+        if x.dtype not in (torch.bfloat16, torch.float16):
+            cos, sin = cos.to(x.dtype), sin.to(x.dtype)
+        turned, rest = x[..., : self.width], x[..., self.width :]
+        a, b = (turned[..., ::2], turned[..., 1::2]) if self.interleaved else turned.chunk(2, dim=-1)
+        first, second = a * cos - b * sin, b * cos + a * sin
+        if self.interleaved:
+            turned = torch.stack([first, second], dim=-1).flatten(-2)
+        else:
+            turned = torch.cat([first, second], dim=-1)
+        turned = turned.to(x.dtype)
+        return turned if not rest.shape[-1] else torch.cat([turned, rest], dim=-1)

@@ -1,0 +1,9 @@
+"""Residual schemes: how a block's sublayers meet the residual stream."""
+
+INDEX = {
+    "ladder": "ladder:Ladder",
+    "post": "post:Post",
+    "pre": "pre:Pre",
+    "reordered": "reordered:Reordered",
+    "single": "single:Single",
+}

@@ -1,0 +1,26 @@
+"""Ladder residual (arXiv 2501.06589): a sublayer does not wait for the one before it, whose sum may still be under way."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ...context import Context
+from .scheme import Scheme, Sublayer
+
+Pending = tuple[Tensor, Tensor | None]
+
+
+class Ladder(Scheme):
+    """Sublayer n reads the stream as it was before sublayer n-1 was added; the pending output passes on to the next block."""
+
+    def start(self, x: Tensor) -> Pending:
+        return x, None
+
+    def step(self, stream: Pending, index: int, sublayer: Sublayer, ctx: Context) -> Pending:
+        settled, pending = stream
+        y = self.branch(index, sublayer(self.normed(index, settled, ctx)))
+        return settled if pending is None else settled + pending, y
+
+    def finish(self, stream: Pending) -> Tensor:
+        settled, pending = stream
+        return settled if pending is None else settled + pending

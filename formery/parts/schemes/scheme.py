@@ -1,0 +1,87 @@
+"""What every residual scheme is, and the layer scale and stochastic depth that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from ...context import Context
+from ...spec import NormSpec, Place, build
+from ..part import Part
+
+Sublayer = Callable[[Tensor], Tensor]
+
+
+class LayerScale(nn.Module):
+    """A learned factor a channel (CaiT, arXiv 2103.17239)."""
+
+    def __init__(self, dim: int, init: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((dim,), init))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight
+
+
+class Scheme(Part):
+    """Wires the sublayers of one block to the residual stream.
+
+    `start(x) -> stream`, `step(stream, index, sublayer, ctx) -> stream` once a sublayer, `finish(stream) -> x`. The
+    stream passes from block to block, so that a scheme may reach across them; it is a tensor, or a tuple of tensors.
+    `norms[i]` belongs to sublayer i, `scales[i]` is its layer scale where `scale` gives an initial value, and
+    `drop_path` the chance that a branch is left out for an item in training (arXiv 1603.09382).
+    """
+
+    EXAMPLES = ({}, {"norm": "rms", "scale": 0.1})
+
+    def __init__(
+        self,
+        dim: int,
+        num_sublayers: int,
+        *,
+        norm: NormSpec | None = "layer",
+        scale: float | None = None,
+        drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+        place: Place | None = None,
+    ) -> None:
+        super().__init__()
+        place = place or Place("scheme")
+        self.drop_path = drop_path
+        self.norms = nn.ModuleList(self._norm(dim, i, norm, place) for i in range(num_sublayers))
+        self.scales = nn.ModuleList(self._scale(dim, i, num_sublayers, scale) for i in range(num_sublayers))
+
+    def _norm(self, dim: int, index: int, norm: Any, place: Place) -> nn.Module:
+        return nn.Identity() if norm is None else build("norm", norm, dim, place=place.at("norm"))
+
+    def _scale(self, dim: int, index: int, num_sublayers: int, scale: float | None) -> nn.Module:
+        return nn.Identity() if scale is None else LayerScale(dim, scale)
+
+    def normed(self, index: int, x: Tensor, ctx: Context) -> Tensor:
+        """The norm of sublayer `index`."""
+        norm = self.norms[index]
+        return x if isinstance(norm, nn.Identity) else norm(x, ctx)
+
+    def branch(self, index: int, y: Tensor) -> Tensor:
+        """Layer scale and stochastic depth of what is to be added."""
+        y = self.scales[index](y)
+        if self.training and self.drop_path > 0:
+            keep = 1 - self.drop_path
+            mask = y.new_empty(y.shape[0], *(1,) * (y.dim() - 1)).bernoulli_(keep)
+            y = y * (mask / keep)
+        return y
+
+    def start(self, x: Tensor) -> Any:
+        """The stream that begins with tokens x."""
+        return x
+
+    def step(self, stream: Any, index: int, sublayer: Sublayer, ctx: Context) -> Any:
+        """The stream after sublayer `index`."""
+        raise NotImplementedError
+
+    def finish(self, stream: Any) -> Tensor:
+        """The tokens of a stream."""
+        return stream  # type: ignore[no-any-return]

@@ -1,0 +1,7 @@
+"""Stems: raw input to tokens."""
+
+INDEX = {
+    "conv": "conv:ConvStem",
+    "patches": "patches:Patches",
+    "tokens": "tokens:Tokens",
+}

@@ -1,0 +1,45 @@
+"""Patches of an image, each mapped to a token by one dense layer (ViT, arXiv 2010.11929, equation 1)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from ...context import Context
+from ...errors import CannotRun
+from ...spec import NormSpec, Place, build
+from .stem import Stem, image_size
+
+
+class Patches(Stem):
+    """Non-overlapping patches of `size` pixels, as a convolution whose stride is its kernel. (B, in_chans, H, W) in."""
+
+    EXAMPLES = ({"dim": 8, "size": 4}, {"dim": 8, "size": 2, "norm": "layer"})
+    modality = "image"
+
+    def __init__(
+        self,
+        *,
+        dim: Annotated[int, Field(gt=0)],
+        size: Annotated[int, Field(gt=0)] = 16,
+        norm: NormSpec | None = None,
+        bias: bool = True,
+        in_chans: Annotated[int, Field(gt=0)] = 3,
+        img_size: int | Annotated[list[int], Field(min_length=2, max_length=2)] = 224,
+        place: Place | None = None,
+    ) -> None:
+        super().__init__()
+        place = place or Place("stem")
+        self.dim, self.stride = dim, size
+        self.grid = tuple(max(1, n // size) for n in image_size(img_size))
+        self.conv = nn.Conv2d(in_chans, dim, size, size, bias=bias)
+        self.norm = None if norm is None else build("norm", norm, dim, place=place.at("norm"))
+
+    def forward(self, inputs: Tensor, ctx: Context) -> tuple[Tensor, Context]:
+        if not torch.compiler.is_compiling() and (inputs.shape[-1] % self.stride or inputs.shape[-2] % self.stride):
+            raise CannotRun(f"an image of {tuple(inputs.shape[-2:])} is not a whole number of patches of {self.stride}")
+        x = self.conv(inputs.contiguous(memory_format=torch.channels_last)).movedim(1, -1)
+        return x if self.norm is None else self.norm(x, ctx), ctx

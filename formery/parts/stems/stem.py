@@ -1,0 +1,40 @@
+"""What every stem is."""
+
+from __future__ import annotations
+
+
+
+from torch import Tensor
+
+from ...context import Context
+from ...errors import BadSpec
+from ..part import Part
+
+
+class Stem(Part):
+    """Maps raw input to tokens (B, *grid, dim) and a context that says what is known about them."""
+
+    modality: str
+    dim: int
+    """Width of the tokens."""
+    grid: tuple[int, ...]
+    """Nominal grid of the tokens: of an image of `img_size`, of a text of the greatest length (0: any)."""
+    stride: int = 1
+    """Input steps (pixels) from one token to the next."""
+
+    def forward(self, inputs: Tensor, ctx: Context) -> tuple[Tensor, Context]:
+        raise NotImplementedError
+
+    def macs(self, *size: int) -> int:
+        """Multiply-adds an item beyond those of its linears and convolutions."""
+        return 0
+
+
+def image_size(size: int | list[int]) -> tuple[int, int]:
+    """(height, width) of an `img_size` option: a number, or two."""
+    height, width = (size, size) if isinstance(size, int) else size
+    if height < 1 or width < 1:
+        raise BadSpec(f"img_size is at least 1, got {size}")
+    return height, width
+
+

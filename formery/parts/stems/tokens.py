@@ -1,0 +1,45 @@
+"""Token numbers to vectors."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...context import Context
+from ...errors import CannotRun
+from .stem import Stem
+
+
+class Tokens(Stem):
+    """A learned vector for each of `vocab` tokens, times `scale`. (B, L) whole numbers in.
+
+    `length` is the longest sequence that parts bound to one may be asked for; 0 where nothing is bound.
+    """
+
+    EXAMPLES = ({"dim": 8, "vocab": 16},)
+    modality = "text"
+    undecayed = ("embed.weight",)
+
+    def __init__(
+        self,
+        *,
+        dim: Annotated[int, Field(gt=0)],
+        vocab: Annotated[int, Field(gt=0)],
+        length: Annotated[int, Field(ge=0)] = 0,
+        scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.dim, self.vocab, self.scale = dim, vocab, scale
+        self.grid = (length,)
+        self.embed = nn.Embedding(vocab, dim)
+        nn.init.normal_(self.embed.weight, std=0.02)
+
+    def forward(self, inputs: Tensor, ctx: Context) -> tuple[Tensor, Context]:
+        if inputs.dtype not in (torch.int64, torch.int32):
+            raise CannotRun(f"tokens are whole numbers (int64), got {inputs.dtype}")
+        x = F.embedding(inputs, self.embed.weight)
+        return x if self.scale == 1.0 else x * self.scale, ctx

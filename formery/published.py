@@ -1,0 +1,201 @@
+"""Published checkpoints: read without running code, recognised by their names, adopted, placed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from . import cards, saving
+from .errors import BadFile, BadWeights
+from .files import read_json
+from .spec import override
+from .weights import Dialect, expected, match, plain, to_ours, to_theirs
+
+if TYPE_CHECKING:
+    from .model import Model
+
+WRAPPERS = ("model", "state_dict", "model_state_dict", "module", "params")
+"""Keys under which published files keep the state dict."""
+
+
+def read(source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
+    """Tensors of a state dict, a .safetensors or .pth/.pt/.bin file, or a folder with one (shards included)."""
+    if not isinstance(source, Mapping):
+        path = Path(source)
+        source = _folder(path) if path.is_dir() else _file(path)
+    for key in WRAPPERS:
+        if isinstance(source.get(key), Mapping):
+            source = source[key]
+    tensors = {str(name): value for name, value in source.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise BadWeights("the checkpoint holds no tensors; give a state dict, or a file or folder with one")
+    if all(name.startswith("module.") for name in tensors):  # saved from DataParallel
+        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    return tensors
+
+
+def _file(path: Path) -> dict[str, Any]:
+    if path.suffix == ".safetensors":
+        return saving.read_tensors(path)
+    if not path.is_file():
+        raise BadFile(f"{path} does not exist")
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        first = str(error).strip().splitlines()[0][:160]
+        raise BadFile(f"{path} cannot be read as tensors alone ({first}); convert it to safetensors") from None
+    if not isinstance(loaded, Mapping):
+        raise BadFile(f"{path} holds {type(loaded).__name__}, not a state dict")
+    return dict(loaded)
+
+
+def _folder(folder: Path) -> dict[str, Any]:
+    for index in sorted(folder.glob("*.safetensors.index.json")):
+        shards = sorted(set(read_json(index).get("weight_map", {}).values()))
+        if any(Path(shard).name != shard for shard in shards):
+            raise BadFile(f"{index} names files outside its folder")
+        return {name: t for shard in shards for name, t in saving.read_tensors(folder / shard).items()}
+    files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin"), *folder.glob("*.pth"), *folder.glob("*.pt")])
+    if len(files) != 1:
+        found = "no weights" if not files else f"{len(files)} files of weights"
+        raise BadFile(f"{folder} holds {found}; name one file")
+    return _file(files[0])
+
+
+def dialects_of(model: Model) -> list[Dialect]:
+    """The dialects of the model's system, for its spec as it is."""
+    family = cards.card_of_variant(model.name)
+    if family is None:
+        raise BadWeights(f"{model.name!r} is no published variant, so no names are known for it; use from_pretrained")
+    return list(cards.module_of(family).dialects(model.resolved))
+
+
+def load_published(model: Model, source: str | Path | Mapping[str, Any], *, img_size: int | list[int] | None = None) -> list[str]:
+    """See `Model.load_published`."""
+    if model.plans:
+        raise BadWeights("published weights fit the model as published; load them before rewriting it")
+    theirs = read(source)
+    dialect = recognise(model, theirs)
+    changes = adopted(model, theirs, dialect)
+    wanted = img_size if img_size is not None else model.resolved["stem"].get("img_size")
+    new = override(model.resolved, changes) if changes else model.resolved
+    if new != model.resolved:
+        model.rebuild(new)
+        dialect = next(d for d in dialects_of(model) if d.name == dialect.name)
+    like = next(model.parameters())
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items() if name in saving.tensors_of_names(model)}
+    state, wrong = to_ours(theirs, shapes, dialect)
+    used = expected(list(shapes), dialect)
+    unused = [n for n in theirs if n not in used and not any(re.search(p, n) for p in dialect.ignores)]
+    if wrong:
+        shown = "; ".join(wrong[:6]) + (f"; and {len(wrong) - 6} more" if len(wrong) > 6 else "")
+        raise BadWeights(f"these {dialect.name} weights do not fit {model.name}: {shown}")
+    saving.put(model, {name: t.to(device=like.device, dtype=like.dtype) for name, t in state.items()}, "the checkpoint")
+    if img_size is not None and wanted != model.resolved["stem"].get("img_size"):
+        resize(model, wanted)
+    return unused
+
+
+def recognise(model: Model, theirs: Mapping[str, Tensor]) -> Dialect:
+    """The dialect most of whose names the checkpoint has; BadWeights where it speaks none of them."""
+    best, score = None, 0.0
+    names = list(saving.tensors_of_names(model))
+    dialects = dialects_of(model)
+    for dialect in dialects:
+        wanted = expected(names, dialect)
+        share = len(wanted & theirs.keys()) / max(1, len(wanted))
+        if share > score:
+            best, score = dialect, share
+    if best is None or score < 0.5:
+        known = ", ".join(d.name for d in dialects)
+        sample = ", ".join(list(theirs)[:3])
+        raise BadWeights(f"these names are not those of {model.name} ({known}): {sample}, ...")
+    return best
+
+
+def adopted(model: Model, theirs: Mapping[str, Tensor], dialect: Dialect) -> dict[str, Any]:
+    """Overrides that make the spec fit dialect and checkpoint: its own changes, classes, channels, resolution."""
+    changes: dict[str, Any] = dict(dialect.changes)
+
+    def shape(ours: str) -> tuple[int, ...] | None:
+        found = match(ours, dialect.rules)
+        return tuple(theirs[found.theirs[0]].shape) if found and found.theirs[0] in theirs else None
+
+    stem, head = model.resolved["stem"], model.resolved["head"]
+    if "num_classes" in head and (found := shape("head.fc.weight")) and found[0] != head["num_classes"]:
+        changes["head.num_classes"] = found[0]
+    if "in_chans" in stem and (found := shape("stem.conv.weight")) and found[1] != stem["in_chans"]:
+        changes["stem.in_chans"] = found[1]
+    if "vocab" in stem and (found := shape("stem.embed.weight")) and found[0] != stem["vocab"]:
+        changes |= {"stem.vocab": found[0], "head.vocab": found[0]}
+    side = _side(model, theirs, dialect)
+    if side and side != stem.get("img_size"):
+        changes["stem.img_size"] = side
+    return changes
+
+
+def _side(model: Model, theirs: Mapping[str, Tensor], dialect: Dialect) -> int | None:
+    """The square image size whose grid the checkpoint's bound tensors fit, where they do not fit the model's."""
+    stem = model.resolved["stem"]
+    if "img_size" not in stem:
+        return None
+    for name, rows, grid, stride in _bound_rows(model):
+        found = match(name, dialect.rules)
+        if found is None or any(n not in theirs for n in found.theirs):
+            continue
+        tensor = plain(theirs[found.theirs[0]], found.rule)
+        extra = sum(model.state_dict()[n].shape[0] for n in found.ours if n != name and n in model.state_dict())
+        total = (tensor.shape[0] if found.rule.rows else torch.Size(tensor.shape[:-1]).numel()) - extra
+        if name.endswith(("weight", "matrix")):
+            total = tensor.shape[-1]
+        if total != rows and len(grid) == 2 and round(total**0.5) ** 2 == total:
+            return round(total**0.5) * stride
+    return None
+
+
+def _bound_rows(model: Model) -> list[tuple[str, int, tuple[int, ...], int]]:
+    """(name, tokens, grid, stride in pixels) of every tensor that is bound to a grid of the image."""
+    found = []
+    size = model.resolved["stem"].get("img_size", 0)
+    side = size if isinstance(size, int) else size[0]
+    for path, module in model.named_modules():
+        for name in getattr(module, "resizes", {}):
+            grid = tuple(module.grid)  # type: ignore[arg-type]
+            found.append((f"{path}.{name}", torch.Size(grid).numel(), grid, max(1, side // max(1, grid[0]))))
+    return found
+
+
+@torch.no_grad()
+def resize(model: Model, img_size: int | list[int]) -> None:
+    """Make an image model one of another resolution: what is bound to a grid is resized by its declared rule."""
+    old = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    grids = {
+        f"{path}.{name}": (tuple(module.grid), rule)  # type: ignore[arg-type]
+        for path, module in model.named_modules()
+        for name, rule in getattr(module, "resizes", {}).items()
+    }
+    extra = model.extra
+    model.rebuild(override(model.resolved, {"stem.img_size": img_size}))
+    model.extra = extra
+    for path, module in model.named_modules():
+        for name in getattr(module, "resizes", {}):
+            full = f"{path}.{name}"
+            before, rule = grids[full]
+            old[full] = rule(old[full], before, tuple(module.grid))  # type: ignore[arg-type]
+    saving.put(model, old, "the resized model")
+
+
+def to_published(model: Model, name: str) -> dict[str, Tensor]:
+    """See `Model.to_published`."""
+    if model.plans:
+        raise BadWeights("a rewritten model has no published names")
+    found = {d.name: d for d in dialects_of(model)}
+    if name not in found:
+        raise BadWeights(f"{model.name} has no dialect {name!r}; there are: {', '.join(found)}")
+    kept = saving.tensors_of_names(model)
+    return to_theirs({n: t for n, t in model.state_dict().items() if n in kept}, found[name])

@@ -1,0 +1,194 @@
+"""A saved model: `config.json` (spec, resolved spec, plans) and `model.safetensors`. Loading runs and unpickles nothing."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from . import registry
+from .errors import BadFile, BadSpec, BadWeights
+from .files import atomic, read_json, sha256, write_json
+
+if TYPE_CHECKING:
+    from .model import Model
+
+FORMAT = 1
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+M = TypeVar("M", bound="Model")
+
+
+def formery_version() -> str:
+    """The installed version, or "source"."""
+    try:
+        return version("formery")
+    except PackageNotFoundError:
+        return "source"
+
+
+def tensors_of(model: torch.nn.Module) -> dict[str, Tensor]:
+    """The state dict without second names of shared tensors."""
+    seen: set[tuple[int, int, torch.Size]] = set()
+    kept: dict[str, Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        key = (tensor.data_ptr(), tensor.storage_offset(), tensor.shape)
+        if tensor.numel() and not tensor.is_meta and key in seen:
+            continue
+        seen.add(key)
+        kept[name] = tensor.detach().contiguous()
+    return kept
+
+
+def save(model: Model, folder: Path) -> None:
+    """Write the two files; Unwritable where that cannot be done. The weights come first, the config vouches for them."""
+    from safetensors.torch import save_file
+
+    with atomic(folder / WEIGHTS) as temporary:
+        save_file(tensors_of(model), temporary, metadata={"format": "pt"})
+        digest = sha256(temporary)
+    config = {
+        "format": FORMAT,
+        "library": "formery",
+        "version": formery_version(),
+        "spec": model.spec,
+        "resolved": model.resolved,
+        "plans": model.plans,
+        "extra": model.extra,
+        "sha256": digest,
+    }
+    write_json(folder / CONFIG, config)
+
+
+def fetch(source: str | Path, revision: str | None = None) -> Path:
+    """The folder `source`, downloaded first where it is `hub:owner/name` or `owner/name` on the hub."""
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    text = str(source)
+    repo = text.removeprefix("hf-hub:").removeprefix("hf_hub:")
+    if repo == text and (text.count("/") != 1 or text.startswith((".", "/", "~"))):
+        kind = "a file" if folder.exists() else "missing"
+        raise BadFile(f"{source} is {kind}; a saved model is a folder with {CONFIG} and {WEIGHTS}")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        patterns = ["*.json", "*.safetensors", "*.txt", "*.model"]
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise BadFile(f"no folder {source} here, and the hub did not give it: {first}") from None
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config of a saved model; BadFile where it is none."""
+    config = read_json(folder / CONFIG)
+    if not isinstance(config, dict) or config.get("library") != "formery":
+        raise BadFile(f"{folder / CONFIG} is not a formery model's; for others, create a model and use load_published")
+    if config.get("format") != FORMAT:
+        raise BadFile(f"{folder / CONFIG} has format {config.get('format')!r}, this formery reads {FORMAT}; update formery")
+    for key, kind in (("spec", dict), ("resolved", dict), ("plans", list), ("extra", dict), ("sha256", str)):
+        if not isinstance(config.get(key), kind):
+            raise BadFile(f"{folder / CONFIG} lacks {key!r}; it was edited or is damaged")
+    return config
+
+
+def load(cls: type[M], source: str | Path, *, revision: str | None = None) -> M:
+    """Build the spec without memory, replay the plans, take the weights over. BadFile says what is damaged."""
+    folder = fetch(source, revision)
+    config = read_config(folder)
+    try:
+        with torch.device("meta"):
+            model = cls(config["resolved"])
+            replay(model, config["plans"])
+    except BadSpec as error:
+        raise BadFile(f"{folder / CONFIG}: {error}") from None
+    model.spec, model.extra = config["spec"], config["extra"]
+    weights = folder / WEIGHTS
+    if not weights.is_file():
+        raise BadFile(f"{weights} does not exist")
+    if sha256(weights) != config["sha256"]:
+        raise BadFile(f"{weights} is not the file that {CONFIG} was saved with: truncated, altered or exchanged")
+    put(model, read_tensors(weights), str(weights))
+    return model
+
+
+def replay(model: Model, plans: list[dict[str, Any]]) -> None:
+    """Perform the plans in order, as structure alone."""
+    for plan in plans:
+        if not isinstance(plan, dict) or not isinstance(plan.get("kind"), str):
+            raise BadFile(f"a plan names its kind, got {plan!r}")
+        registry.find("rewrite", plan["kind"]).perform(model, plan)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; BadFile where it is damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise BadFile(f"{path} does not exist") from None
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise BadFile(f"{path} cannot be read as safetensors ({error}); it is truncated or damaged") from None
+
+
+def put(model: Model, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Make `tensors` the model's own, exactly; BadWeights lists what is missing, unknown or of another shape."""
+    ours = model.state_dict()
+    shared = {name for name in ours if name not in tensors_of_names(model)}
+    missing = [name for name in ours if name not in tensors and name not in shared]
+    unknown = [name for name in tensors if name not in ours]
+    wrong = [
+        f"{name} is {list(tensors[name].shape)}, expected {list(ours[name].shape)}"
+        for name in ours
+        if name in tensors and tensors[name].shape != ours[name].shape
+    ]
+    if missing or unknown or wrong:
+        parts = [("missing", missing), ("unknown", unknown), ("of another shape", wrong)]
+        text = "; ".join(f"{len(names)} {what}: {', '.join(names[:4])}" for what, names in parts if names)
+        raise BadWeights(f"{source} does not fit {model.name}: {text}")
+    model.load_state_dict({name: _aligned(t) for name, t in tensors.items()}, strict=False, assign=True)
+    model._tie()
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    model.reset_derived()
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    """The tensor in memory of its own. A file's mapped memory is not aligned, and products then round differently."""
+    return tensor if tensor.data_ptr() % 64 == 0 else tensor.clone()
+
+
+def tensors_of_names(model: torch.nn.Module) -> set[str]:
+    """Names under which shared tensors are saved (each once)."""
+    first: dict[int, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        first.setdefault(id(parameter), name)
+    return {*first.values(), *(name for name, _ in model.named_buffers())}
+
+
+def push(model: Model, repo_id: str, *, private: bool, message: str) -> str:
+    """Upload the two files; returns the address of the commit."""
+    from huggingface_hub import HfApi
+
+    with tempfile.TemporaryDirectory() as folder:
+        save(model, Path(folder))
+        api = HfApi()
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        return str(api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message))
+
+
+def loads_as_model(folder: str | Path) -> bool:
+    """Whether a folder holds a formery model's config."""
+    try:
+        return json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8")).get("library") == "formery"
+    except (OSError, ValueError, AttributeError):
+        return False

@@ -1,0 +1,113 @@
+"""MetaFormer (arXiv 2111.11418): PoolFormer and the studies of other token mixers in the same skeleton."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...weights import Dialect, Rule
+
+SIZES: dict[str, tuple[list[int], list[int], float]] = {  # dims, depths, layer scale: table 1 and the authors' code
+    "s12": ([64, 128, 320, 512], [2, 2, 6, 2], 1e-5),
+    "s24": ([64, 128, 320, 512], [4, 4, 12, 4], 1e-5),
+    "s36": ([64, 128, 320, 512], [6, 6, 18, 6], 1e-6),
+    "m36": ([96, 192, 384, 768], [6, 6, 18, 6], 1e-6),
+    "m48": ([96, 192, 384, 768], [8, 8, 24, 8], 1e-6),
+}
+ATTENTION = {"kind": "attention", "head_dim": 32, "bias": False}
+STUDIES: dict[str, list[str]] = {  # mixers of the four stages (table 5); p pooling, a attention, f spatial FC
+    "metaformer_id_s12": ["identity"] * 4,
+    "metaformer_rand_s12": ["identity", "identity", "random", "random"],
+    "metaformer_pppa_s12": ["pooling", "pooling", "pooling", "attention"],
+    "metaformer_ppaa_s12": ["pooling", "pooling", "attention", "attention"],
+    "metaformer_pppf_s12": ["pooling", "pooling", "pooling", "spatial_fc"],
+    "metaformer_ppff_s12": ["pooling", "pooling", "spatial_fc", "spatial_fc"],
+}
+
+
+def variant(name: str) -> dict[str, Any]:
+    """The spec of a variant."""
+    mixers = STUDIES.get(name, ["pooling"] * 4)
+    dims, depths, scale = SIZES[name.rpartition("_")[2]]
+    # The authors' attention studies norm each pixel's channels, all others the whole map.
+    norm = "layer" if "attention" in mixers else "group1"
+    first = mixers.index("attention") if "attention" in mixers else None
+    positions = [{"kind": "learned", "std": 0.0} if i == first else None for i in range(4)]
+    return {
+        "stem": {"kind": "conv", "dim": dims[0], "size": 7, "stride": 4, "padding": 2},
+        "body": {
+            "kind": "pyramid",
+            "dims": dims,
+            "depths": depths,
+            "mixer": [ATTENTION | {"heads": dim // 32} if m == "attention" else m for m, dim in zip(mixers, dims, strict=True)],
+            "scheme": {"kind": "pre", "norm": norm, "scale": scale},
+            "positions": positions,
+        },
+        "head": {"kind": "classes", "norm": norm, "order": "norm_pool"},
+    }
+
+
+def dialects(resolved: Mapping[str, Any]) -> list[Dialect]:
+    """The authors', timm's and transformers' names, for a spec with any mixers."""
+    authors = [Rule("stem.conv", "patch_embed.proj"), Rule("head.norm", "norm"), Rule("head.fc", "head")]
+    number = 0  # of the element in the authors' flat `network`
+    for i, stage in enumerate(resolved["body"]["stages"]):
+        if i:
+            authors.append(Rule(f"body.stages.{i}.merge.conv", f"network.{number}.proj"))
+            number += 1
+        if stage.get("position"):
+            authors.append(Rule(f"body.stages.{i}.position.table", f"network.{number}.pos_embed", ones=(0,), channels_first=True))
+            number += 1
+        block, theirs = f"body.stages.{i}.blocks.{{j}}", f"network.{number}.{{j}}"
+        authors += [
+            *(Rule(f"{block}.scheme.norms.{n}", f"{theirs}.norm{n + 1}") for n in (0, 1)),
+            *(Rule(f"{block}.scheme.scales.{n}.weight", f"{theirs}.layer_scale_{n + 1}") for n in (0, 1)),
+            Rule(f"{block}.mixer.qkv", f"{theirs}.token_mixer.qkv"),
+            Rule(f"{block}.mixer.out", f"{theirs}.token_mixer.proj"),
+            Rule(f"{block}.mixer.mix", f"{theirs}.token_mixer.fc"),
+            Rule(f"{block}.mixer.matrix", f"{theirs}.token_mixer.random_matrix"),
+            Rule(f"{block}.channel.expand.weight", f"{theirs}.mlp.fc1.weight", ones=(2, 3)),
+            Rule(f"{block}.channel.reduce.weight", f"{theirs}.mlp.fc2.weight", ones=(2, 3)),
+            Rule(f"{block}.channel.expand.bias", f"{theirs}.mlp.fc1.bias"),
+            Rule(f"{block}.channel.reduce.bias", f"{theirs}.mlp.fc2.bias"),
+        ]
+        number += 1
+    pool_norm = {"head.order": "pool_norm", "head.norm": {"kind": "layer", "eps": 1e-6}}
+    return [
+        Dialect("authors", tuple(authors)),
+        Dialect("timm", _timm(), pool_norm),
+        Dialect("transformers", _transformers()),
+    ]
+
+
+def _timm() -> tuple[Rule, ...]:
+    block, theirs = "body.stages.{i}.blocks.{j}", "stages.{i}.blocks.{j}"
+    return (
+        Rule("stem.conv", "stem.conv"),
+        Rule("body.stages.{i}.merge.conv", "stages.{i}.downsample.conv"),
+        *(Rule(f"{block}.scheme.norms.{n}", f"{theirs}.norm{n + 1}") for n in (0, 1)),
+        *(Rule(f"{block}.scheme.scales.{n}.weight", f"{theirs}.layer_scale{n + 1}.scale") for n in (0, 1)),
+        Rule(f"{block}.channel.expand.weight", f"{theirs}.mlp.fc1.weight", ones=(2, 3)),
+        Rule(f"{block}.channel.reduce.weight", f"{theirs}.mlp.fc2.weight", ones=(2, 3)),
+        Rule(f"{block}.channel.expand.bias", f"{theirs}.mlp.fc1.bias"),
+        Rule(f"{block}.channel.reduce.bias", f"{theirs}.mlp.fc2.bias"),
+        Rule("head.norm", "head.norm"),
+        Rule("head.fc", "head.fc"),
+    )
+
+
+def _transformers() -> tuple[Rule, ...]:
+    block, theirs = "body.stages.{i}.blocks.{j}", "poolformer.encoder.block.{i}.{j}"
+    return (
+        Rule("stem.conv", "poolformer.encoder.patch_embeddings.0.projection"),
+        Rule("body.stages.{i}.merge.conv", "poolformer.encoder.patch_embeddings.{i}.projection"),
+        Rule(f"{block}.scheme.norms.0", f"{theirs}.before_norm"),
+        Rule(f"{block}.scheme.norms.1", f"{theirs}.after_norm"),
+        *(Rule(f"{block}.scheme.scales.{n}.weight", f"{theirs}.layer_scale_{n + 1}") for n in (0, 1)),
+        Rule(f"{block}.channel.expand.weight", f"{theirs}.output.conv1.weight", ones=(2, 3)),
+        Rule(f"{block}.channel.reduce.weight", f"{theirs}.output.conv2.weight", ones=(2, 3)),
+        Rule(f"{block}.channel.expand.bias", f"{theirs}.output.conv1.bias"),
+        Rule(f"{block}.channel.reduce.bias", f"{theirs}.output.conv2.bias"),
+        Rule("head.norm", "norm"),
+        Rule("head.fc", "classifier"),
+    )

@@ -1,0 +1,171 @@
+"""Published tensor names: rules from ours to theirs that run both ways.
+
+A rule pairs dotted prefixes: what follows the prefix (`.weight`) is the same on both sides. `{i}` stands for an index; on
+their side it may be scaled and shifted, as in `{2i+1}`. Several names on their side are stacked along the first axis to
+make ours (q, k and v), several on ours are cut from theirs (class token's and grid's positions). The longest prefix that
+fits wins, so that a rule for a part overrides a rule for its block.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import BadWeights
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One correspondence. `sizes` are the lengths of their several parts along the first axis; `ones` the places of
+    axes of length 1 in their shape that ours lacks; `transpose` swaps the last two axes; `rows` says that all but the
+    last axis of ours are one axis of theirs (a grid of positions); `channels_first` that their first axis is our last."""
+
+    ours: str | tuple[str, ...]
+    theirs: str | tuple[str, ...]
+    sizes: tuple[int, ...] | None = None
+    ones: tuple[int, ...] = ()
+    transpose: bool = False
+    rows: bool = False
+    channels_first: bool = False
+
+    @property
+    def our_prefixes(self) -> tuple[str, ...]:
+        return (self.ours,) if isinstance(self.ours, str) else self.ours
+
+    @property
+    def their_prefixes(self) -> tuple[str, ...]:
+        return (self.theirs,) if isinstance(self.theirs, str) else self.theirs
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How somebody's checkpoints of a system name their tensors, and what they imply about the spec."""
+
+    name: str
+    rules: tuple[Rule, ...]
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """Overrides of the spec that these checkpoints imply."""
+    ignores: tuple[str, ...] = ()
+    """Regular expressions of their names that hold nothing of ours (tables worked out anew)."""
+
+
+@cache
+def _pattern(prefix: str) -> re.Pattern[str]:
+    escaped = re.sub(r"\\\{(\w)\\\}", r"(?P<\1>\\d+)", re.escape(prefix))
+    return re.compile(escaped + r"(?=\.|$)")
+
+
+def _filled(template: str, indices: Mapping[str, str]) -> str:
+    def number(match: re.Match[str]) -> str:
+        return str(int(match[1] or 1) * int(indices[match[2]]) + int(match[3] or 0))
+
+    return re.sub(r"\{(\d*)(\w)([+-]\d+)?\}", number, template)
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A rule applied to concrete names."""
+
+    rule: Rule
+    ours: tuple[str, ...]
+    theirs: tuple[str, ...]
+
+
+def match(name: str, rules: Sequence[Rule]) -> Match | None:
+    """The correspondence that our tensor `name` belongs to, or None."""
+    best: tuple[int, Rule, re.Match[str]] | None = None
+    for rule in rules:
+        for prefix in rule.our_prefixes:
+            found = _pattern(prefix).match(name)
+            if found and (best is None or len(prefix) > best[0]):
+                best = len(prefix), rule, found
+    if best is None:
+        return None
+    _, rule, found = best
+    suffix, indices = name[found.end() :], found.groupdict()
+    ours = tuple(_filled(prefix, indices) + suffix for prefix in rule.our_prefixes)
+    return Match(rule, ours, tuple(_filled(prefix, indices) + suffix for prefix in rule.their_prefixes))
+
+
+def expected(ours: Sequence[str], dialect: Dialect) -> set[str]:
+    """Their names for all of ours that a rule reaches."""
+    return {theirs for name in ours if (m := match(name, dialect.rules)) for theirs in m.theirs}
+
+
+def plain(tensor: Tensor, rule: Rule) -> Tensor:
+    """Their tensor with our axes."""
+    for axis in sorted(rule.ones, reverse=True):
+        if axis < tensor.dim() and tensor.shape[axis] == 1:
+            tensor = tensor.squeeze(axis)
+    if rule.channels_first:
+        tensor = tensor.movedim(0, -1)
+    return tensor.mT if rule.transpose else tensor
+
+
+def to_ours(theirs: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], dialect: Dialect) -> tuple[dict[str, Tensor], list[str]]:
+    """Their tensors under our names, and what is wrong with them, name by name. Only axes of length 1 may differ."""
+    state: dict[str, Tensor] = {}
+    wrong: list[str] = []
+    for name, shape in shapes.items():
+        if name in state:
+            continue
+        found = match(name, dialect.rules)
+        if found is None:
+            wrong.append(f"{name}: {dialect.name} have no name for it")
+            continue
+        if missing := [n for n in found.theirs if n not in theirs]:
+            wrong.append(f"{missing[0]} is missing")
+            continue
+        parts = [plain(theirs[n], found.rule) for n in found.theirs]
+        whole = parts[0] if len(parts) == 1 else torch.cat(parts)
+        ours = [shapes[n] for n in found.ours if n in shapes]
+        rows = [prod(s[:-1]) if found.rule.rows else (s[0] if s else 1) for s in ours]
+        if len(ours) > 1 or found.rule.rows:
+            if whole.shape[0] != sum(rows):
+                wrong.append(f"{found.theirs[0]} has {whole.shape[0]} rows, {sum(rows)} are needed")
+                continue
+            pieces = [p.reshape(s) for p, s in zip(whole.split(rows), ours, strict=True)]
+        else:
+            pieces = [whole]
+        for our_name, piece, our_shape in zip([n for n in found.ours if n in shapes], pieces, ours, strict=True):
+            if [n for n in piece.shape if n > 1] != [n for n in our_shape if n > 1]:
+                wrong.append(f"{found.theirs[0]} is {list(piece.shape)}, {our_name} is {list(our_shape)}")
+            else:
+                state[our_name] = piece.reshape(our_shape).contiguous()
+    return state, wrong
+
+
+def to_theirs(ours: Mapping[str, Tensor], dialect: Dialect) -> dict[str, Tensor]:
+    """Our tensors under their names; BadWeights where no rule reaches one."""
+    state: dict[str, Tensor] = {}
+    done: set[str] = set()
+    for name in ours:
+        if name in done:
+            continue
+        found = match(name, dialect.rules)
+        if found is None:
+            raise BadWeights(f"{name} has no name in the dialect of {dialect.name}")
+        done.update(found.ours)
+        pieces = [ours[n] for n in found.ours if n in ours]
+        if found.rule.rows:
+            pieces = [p.flatten(0, -2) for p in pieces]
+        whole = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        if found.rule.transpose:
+            whole = whole.mT
+        if found.rule.channels_first:
+            whole = whole.movedim(-1, 0)
+        sizes = found.rule.sizes or (whole.shape[0],) if len(found.theirs) > 1 else (whole.shape[0],)
+        if sum(sizes) != whole.shape[0] or len(sizes) != len(found.theirs):
+            sizes = (whole.shape[0] // len(found.theirs),) * len(found.theirs)
+        for their_name, piece in zip(found.theirs, whole.split(list(sizes)), strict=True):
+            for axis in sorted(found.rule.ones):
+                piece = piece.unsqueeze(axis)
+            state[their_name] = piece.contiguous()
+    return state
