@@ -89,13 +89,19 @@ def _role_of(hint: Any) -> str | None:
 
 @cache
 def options(function: Callable[..., Any]) -> dict[str, Option]:
-    """The schema of a part's `__init__` or `shorthand`: its keyword-only arguments in order."""
-    hints = get_type_hints(getattr(function, "__func__", function), include_extras=True)
+    """The schema of a part's `__init__` or `shorthand`: its keyword-only arguments in order.
+
+    What the body fills in is no option of a part; in a shorthand, which is never filled in, the same name may be one (a
+    stack's `depth`).
+    """
+    plain = getattr(function, "__func__", function)
+    filled = FILLED if plain.__name__ == "__init__" else ()
+    hints = get_type_hints(plain, include_extras=True)
     parameters = inspect.signature(function).parameters.values()
     return {
         p.name: Option(hints.get(p.name, Any), p.default, _role_of(hints.get(p.name)))
         for p in parameters
-        if p.kind is p.KEYWORD_ONLY and p.name not in FILLED
+        if p.kind is p.KEYWORD_ONLY and p.name not in filled
     }
 
 
@@ -177,7 +183,7 @@ def resolve_part(role: str, spec: Any, where: str = "spec") -> Node:
 def _check_names(role: str, name: str, function: Callable[..., Any], given: Mapping[str, Any], where: str) -> None:
     schema = options(function)
     for option in given:
-        if option in FILLED:
+        if option in FILLED and option not in schema:
             raise BadSpec(f"{where}.{option}: filled in by the body, never written in a spec; take it out")
         if option not in schema:
             hint = registry.nearest(option, schema) if schema else "it takes none"
