@@ -51,7 +51,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def _cards() -> Iterator[tuple[str, dict[str, Any]]]:
     for path in sorted(PACKAGE.glob("systems/*/*.toml")):
         card = tomllib.loads(path.read_text())
-        yield f"systems/{path.stem}.md", card | {"name": path.stem, "room": path.parent.name}
+        yield f"systems/{path.stem}.md", card | {"name": path.stem, "group": path.parent.name}
 
 
 def _modules() -> Iterator[tuple[str, str]]:
