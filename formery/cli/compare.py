@@ -1,0 +1,4 @@
+"""`formery compare`."""
+
+def command() -> None:
+    """Not yet."""

@@ -1,0 +1,4 @@
+"""`formery export`."""
+
+def command() -> None:
+    """Not yet."""

@@ -1,0 +1,4 @@
+"""`formery fit`."""
+
+def command() -> None:
+    """Not yet."""

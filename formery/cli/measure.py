@@ -1,0 +1,4 @@
+"""`formery measure`."""
+
+def command() -> None:
+    """Not yet."""

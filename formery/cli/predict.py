@@ -1,0 +1,4 @@
+"""`formery predict`."""
+
+def command() -> None:
+    """Not yet."""

@@ -1,0 +1,4 @@
+"""`formery shrink`."""
+
+def command() -> None:
+    """Not yet."""

@@ -1,0 +1,4 @@
+"""`formery train`."""
+
+def command() -> None:
+    """Not yet."""

@@ -1,0 +1,4 @@
+"""`formery verify`."""
+
+def command() -> None:
+    """Not yet."""
