@@ -2,29 +2,58 @@
 
 S_t = exp(g_t) S_{t-1} + k_t (beta_t (v_t - (exp(g_t) S_{t-1})^T k_t))^T,   o_t = S_t^T q_t
 
-Shapes: q, k (B, L, H, K); v (B, L, H, V); g, beta (B, L, H) with g <= 0 the log decay; states (B, H, K, V), at least
-float32.
-Every form returns o (B, L, H, V) in v's dtype and the last state, and changes none of its inputs. Scaling of q and
-normalisation of q and k are the caller's; heads that share keys are repeated by the caller.
+Shapes: q, k (B, L, H, K); v (B, L, H, V); g, beta (B, L, H) with g <= 0 the log decay; states (B, H, K, V).
+Every form returns o (B, L, H, V) in v's dtype and the last state (float32 at least, whatever the inputs), computes in
+the state's dtype, and changes none of its inputs. Scaling of q, normalisation of q and k, and repeating heads that
+share keys are the caller's.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .chunked import chunked
+from .compiled import compiled
 from .reference import reference, step
+from .traced import differentiable, exported
 
-__all__ = ["chunked", "gated_delta_rule", "macs", "reference", "step"]
+__all__ = ["chunked", "compiled", "differentiable", "exported", "gated_delta_rule", "macs", "reference", "step"]
 
 
 def gated_delta_rule(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The fastest form for these inputs; `state` None means zeros."""
+    """The fastest form for these inputs where they are used; `state` None means zeros."""
     if state is None:
-        state = v.new_zeros(v.shape[0], v.shape[2], k.shape[-1], v.shape[-1])
-    return reference(q, k, v, g, beta, state) if q.shape[1] == 1 else chunked(q, k, v, g, beta, state)
+        dtype = torch.promote_types(v.dtype, torch.float32)
+        state = v.new_zeros(v.shape[0], v.shape[2], k.shape[-1], v.shape[-1], dtype=dtype)
+    if _transformed():
+        return differentiable(q, k, v, g, beta, state)
+    if _one(q.shape[1]):
+        o, state = step(q[:, 0], k[:, 0], v[:, 0], g[:, 0], beta[:, 0], state)
+        return o[:, None], state
+    if torch.compiler.is_exporting():
+        return exported(q, k, v, g, beta, state)
+    if torch.compiler.is_compiling():
+        return compiled(q, k, v, g, beta, state)
+    return chunked(q, k, v, g, beta, state)
+
+
+def _one(length: int | torch.SymInt) -> bool:
+    """Whether there is a single token; an exporter's free length is not asked, which would pin it."""
+    if torch.compiler.is_exporting():
+        from torch.fx.experimental.symbolic_shapes import statically_known_true  # heavy, and exporters have loaded it
+
+        return statically_known_true(length == 1)
+    return length == 1
+
+
+def _transformed() -> bool:
+    """Whether `torch.jit`, `torch.func` or forward-mode differentiation looks on: they take plain operations only."""
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return tracing or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def macs(batch: int, length: int, heads: int, key: int, value: int) -> int:
