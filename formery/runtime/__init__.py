@@ -1,1 +1,1 @@
-"""Generation, prediction, export."""
+"""Models at work: exported, quantised, predicting over files."""
