@@ -1,8 +1,8 @@
 """formery: unified and hybrid Transformers from parts that fit each other.
 
-    import formery
+import formery
 
-    model = formery.create_model("convnext_tiny", override={"body.stages.2.mixer": "attention"})
+model = formery.create_model("convnext_tiny", override={"body.stages.2.mixer": "attention"})
 """
 
 from __future__ import annotations

@@ -70,7 +70,10 @@ def variants() -> dict[str, Card]:
 def aliases() -> dict[str, str]:
     """Other people's full names (timm's, the authors', transformers') and the canonical name each stands for."""
     return {
-        alias: name for card in cards().values() for name, facts in card.variants.items() for alias in facts.get("aliases", [])
+        alias: name
+        for card in cards().values()
+        for name, facts in card.variants.items()
+        for alias in facts.get("aliases", [])
     }
 
 

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 
 def list_models(
-    pattern: str = "*", *, modality: str | None = None, causal: bool | None = None, streams: bool | None = None,
+    pattern: str = "*",
+    *,
+    modality: str | None = None,
+    causal: bool | None = None,
+    streams: bool | None = None,
     aliases: bool = False,
 ) -> list[str]:
     """Names of published variants that match a glob and capabilities; imports neither torch nor any system.
@@ -64,7 +68,9 @@ def model_spec(
         part, _, option = path.partition(".")
         if option not in resolved[part]:
             argument = "global_pool" if option == "pool" else option
-            raise BadSpec(f"{argument}: {part} {resolved[part]['kind']!r} of this model has no such option; leave it out")
+            raise BadSpec(
+                f"{argument}: {part} {resolved[part]['kind']!r} of this model has no such option; leave it out"
+            )
         changes[path] = value
     changes |= override or {}
     if changes:
@@ -126,12 +132,17 @@ def create_model(
     if not pretrained:
         return Model(resolved)
     if pretrained is True:
-        raise BadFile(f"formery ships no weights; give pretrained='hf-hub:timm/{resolved.get('name')}' or the path of a checkpoint")
+        raise BadFile(
+            "formery ships no weights; give "
+            f"pretrained='hf-hub:timm/{resolved.get('name')}' or the path of a checkpoint"
+        )
     source = str(pretrained)
     folder = fetch(source) if source.startswith(("hf-hub:", "hf_hub:")) or Path(source).is_dir() else Path(source)
     if folder.is_dir() and loads_as_model(folder):
         return Model.from_pretrained(folder)
-    headless = {**resolved, "head": spec.resolve(cards.spec_of(resolved["name"]))["head"]} if features_only else resolved
+    headless = (
+        {**resolved, "head": spec.resolve(cards.spec_of(resolved["name"]))["head"]} if features_only else resolved
+    )
     model = Model(headless)
     load_published(model, folder)
     return _as_asked(model, resolved, num_classes, img_size, features_only, resize)

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written under a temporary name, then renamed; read with errors that say what is wrong."""
+"""Files that are whole or absent: written under a temporary name, then renamed; read with errors that explain."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
         yield temporary
         if path.is_dir() and temporary.is_dir():
             shutil.rmtree(path)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         raise Unwritable(f"cannot write {path}: {error.strerror or error}; choose another place") from error
     finally:
@@ -58,7 +58,9 @@ def read_json(path: str | Path) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise BadFile(f"cannot read {path}: {error}") from None
     except json.JSONDecodeError as error:
-        raise BadFile(f"{path} is not JSON (line {error.lineno}: {error.msg}); it may be truncated or edited by hand") from None
+        raise BadFile(
+            f"{path} is not JSON (line {error.lineno}: {error.msg}); it may be truncated or edited by hand"
+        ) from None
 
 
 def sha256(path: str | Path) -> str:

@@ -86,8 +86,15 @@ def _dialect() -> tuple[Any, Any]:
         add("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
         add("tag:yaml.org,2002:int", integer, list("-+0123456789"))
         add("tag:yaml.org,2002:float", floating, list("-+.0123456789"))
-    Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node)))
-    Loader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: float(loader.construct_scalar(node)))
+
+    def integers(loader: Any, node: Any) -> int:
+        return int(loader.construct_scalar(node))
+
+    def numbers(loader: Any, node: Any) -> float:
+        return float(loader.construct_scalar(node))
+
+    Loader.add_constructor("tag:yaml.org,2002:int", integers)
+    Loader.add_constructor("tag:yaml.org,2002:float", numbers)
 
     def mapping(loader: Any, node: Any) -> dict[Any, Any]:
         loader.flatten_mapping(node)

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from . import registry, saving
+from .bodies.body import Body
 from .context import NOTHING, Context, State, Stream
 from .errors import BadSpec, CannotRun
 from .parts.heads.classes import Classes
+from .parts.heads.features import MapFeatures, as_map
 from .parts.heads.head import Features, Head
-from .parts.heads.features import as_map
 from .parts.mixers.mixer import Mixer
 from .parts.part import Part
 from .parts.stems.stem import Stem
-from .bodies.body import Body
 from .spec import Node, Place, build, count, override, resolve
 from .spec import short as in_short
 
@@ -173,12 +173,10 @@ class Model(nn.Module):
     # -------------------------------------------------------------------------------------------- forward
 
     def _taps(self) -> tuple[int, ...]:
-        if registry.name_of("head", type(self.head)) != "features":
-            return ()
-        return self._indices(getattr(self.head, "indices", None))
+        return self._indices(self.head.indices) if isinstance(self.head, MapFeatures) else ()
 
     def _indices(self, indices: int | Sequence[int] | None) -> tuple[int, ...]:
-        """Indices of maps, counted from the end where negative, all where None, the last few where a number is given."""
+        """Indices of maps: counted from the end where negative, all where None, the last few where a number."""
         total = len(self.body.feature_info())
         if isinstance(indices, int):
             indices = range(total - indices, total)
@@ -187,7 +185,9 @@ class Model(nn.Module):
             raise BadSpec(f"out_indices: this body has maps 0 to {total - 1}, got {bad[0]}")
         return tuple(chosen)
 
-    def _run(self, inputs: Tensor, ctx: Context | None, state: Stream | None, taps: tuple[int, ...]) -> tuple[Features, Context]:
+    def _run(
+        self, inputs: Tensor, ctx: Context | None, state: Stream | None, taps: tuple[int, ...]
+    ) -> tuple[Features, Context]:
         ctx = (ctx or NOTHING).but(causal=self.head.causal or bool(ctx and ctx.causal), taps=taps, memo={})
         if state is not None:
             ctx = state.context(ctx, inputs.shape[1])
@@ -293,7 +293,10 @@ class Model(nn.Module):
         if coarse:
             return {"stem": r"^stem", "blocks": r"^body\.(?:stages\.(\d+)|blocks\.(\d+)|(prefix|position))"}
         blocks = r"^body\.stages\.(\d+)\.blocks\.(\d+)" if hasattr(self.body, "stages") else r"^body\.blocks\.(\d+)"
-        return {"stem": r"^stem|^body\.(?:prefix|position)", "blocks": [(blocks, None), (r"^body\.stages\.(\d+)", (0,)), (r"^head", (99999,))]}
+        return {
+            "stem": r"^stem|^body\.(?:prefix|position)",
+            "blocks": [(blocks, None), (r"^body\.stages\.(\d+)", (0,)), (r"^head", (99999,))],
+        }
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters that weight decay leaves alone, vectors apart."""
@@ -393,5 +396,3 @@ def _places(ctx: Context) -> Tensor | None:
     if ctx.positions is not None or ctx.padding is None:
         return ctx.positions
     return ((~ctx.padding).long().cumsum(1) - 1).clamp(min=0)
-
-

@@ -1,8 +1,9 @@
 """Names of parts and where they live.
 
-The tree is the registry: a role (mixer, norm, ...) is a folder, and the folder's `__init__.py` holds `INDEX`, a table from
-names to `module:Class`. Nothing is imported before it is asked for, so names are listed without torch, and no import has
-side effects. Other packages add parts by entry points of the group `formery.<role>`; notebooks by `register`.
+The tree is the registry: a role (mixer, norm, ...) is a folder, and the folder's `__init__.py` holds `INDEX`, a table
+from names to `module:Class`. Nothing is imported before it is asked for, so names are listed without torch, and no
+import has side effects. Other packages add parts by entry points of the group `formery.<role>`, notebooks by
+`register`.
 """
 
 from __future__ import annotations

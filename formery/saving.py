@@ -1,4 +1,4 @@
-"""A saved model: `config.json` (spec, resolved spec, plans) and `model.safetensors`. Loading runs and unpickles nothing."""
+"""A saved model: `config.json` (spec, resolved spec, plans) and `model.safetensors`. Loading runs no code from it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def tensors_of(model: torch.nn.Module) -> dict[str, Tensor]:
 
 
 def save(model: Model, folder: Path) -> None:
-    """Write the two files; Unwritable where that cannot be done. The weights come first, the config vouches for them."""
+    """Write the two files; Unwritable where that cannot be done. Weights come first, the config vouches for them."""
     from safetensors.torch import save_file
 
     with atomic(folder / WEIGHTS) as temporary:
@@ -92,7 +92,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or config.get("library") != "formery":
         raise BadFile(f"{folder / CONFIG} is not a formery model's; for others, create a model and use load_published")
     if config.get("format") != FORMAT:
-        raise BadFile(f"{folder / CONFIG} has format {config.get('format')!r}, this formery reads {FORMAT}; update formery")
+        raise BadFile(
+            f"{folder / CONFIG} has format {config.get('format')!r}, this formery reads {FORMAT}; update formery"
+        )
     for key, kind in (("spec", dict), ("resolved", dict), ("plans", list), ("extra", dict), ("sha256", str)):
         if not isinstance(config.get(key), kind):
             raise BadFile(f"{folder / CONFIG} lacks {key!r}; it was edited or is damaged")

@@ -1,8 +1,9 @@
 """Specs: plain data that a model is built from.
 
-A spec is a name, or a mapping with the name as `kind` and options. A part's options are the keyword-only arguments of its
-`__init__`: the signature is the schema. An option whose value is itself a spec is annotated with the role of the part it
-names (`norm: NormSpec | None = "layer"`). Options named in `FILLED` say where a part stands; the body fills them in.
+A spec is a name, or a mapping with the name as `kind` and options. A part's options are the keyword-only arguments of
+its `__init__`: the signature is the schema. An option whose value is itself a spec is annotated with the role of the
+part it names (`norm: NormSpec | None = "layer"`). Options named in `FILLED` say where a part stands; the body fills
+them in.
 
 A part may offer a `shorthand`: a class method whose signature is a shorter schema and which returns the options of the
 full one (a pyramid's `dims` and `depths` instead of every block). `resolve` writes every option of every part out; the
@@ -21,12 +22,12 @@ from functools import cache
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from . import registry
-from .errors import BadSpec
+from .errors import BadSpec, UnknownName
 
 VERSION = 1
 FILLED = ("grid", "index", "depth", "place")
-"""Options that say where a part stands: the nominal grid of its tokens, the number of its block, the number of blocks, or
-all of this as one `Place`, for parts that build others."""
+"""Options that say where a part stands: the nominal grid of its tokens, the number of its block, the number of blocks,
+or all of this as one `Place`, for parts that build others."""
 DEFAULT_KINDS = {"block": "block"}
 
 Spec = str | Mapping[str, Any]
@@ -166,7 +167,7 @@ def resolve_part(role: str, spec: Any, where: str = "spec") -> Node:
     name, given = parse(role, spec, where)
     try:
         part = registry.find(role, name)
-    except registry.UnknownName as error:
+    except UnknownName as error:
         raise BadSpec(f"{where}: {error}") from None
     full = part.__init__
     if hasattr(part, "shorthand") and not part.is_full(given):
@@ -298,7 +299,7 @@ def override(resolved: Mapping[str, Any], changes: Mapping[str, Any]) -> Node:
     """The resolved spec with nodes replaced: dotted globs to new values.
 
     `body.stages.2.blocks.*.mixer` is every mixer of a stage; `**` stands for any number of steps; `body.stages.2.mixer`
-    replaces that stage's layout. BadSpec where a glob hits nothing, or where two globs hit one node or a node inside it.
+    replaces that stage's layout. BadSpec where a glob hits nothing, or where two globs hit one node or one inside it.
     """
     resolved = resolve(resolved)
     writes: dict[tuple[str, ...], tuple[str, Any]] = {}
@@ -383,7 +384,7 @@ def _suggest(resolved: Mapping[str, Any], glob: str) -> str:
 
 
 def from_pairs(pairs: Sequence[str]) -> Node:
-    """Overrides as the command line writes them: `["head.num_classes=7", "body.mixer=attention"]`, values as in YAML."""
+    """Overrides as the command line writes them: `["head.num_classes=7", "body.mixer=attention"]`, values in YAML."""
     from .formats import from_yaml
 
     changes: Node = {}

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..context import NOTHING, Context, State
 from ..parts.heads.head import Features
 from ..parts.part import Part
+from .blocks.base import BaseBlock
 
 
 class Body(Part):
@@ -26,6 +27,10 @@ class Body(Part):
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Features:
         raise NotImplementedError
 
+    def num_blocks(self) -> int:
+        """Blocks inside it, however deep."""
+        return sum(isinstance(module, BaseBlock) for module in self.modules())
+
     def feature_info(self) -> list[dict[str, Any]]:
-        """Width (`num_chs`), stride (`reduction`, in tokens) and dotted path (`module`) of each map that can be tapped."""
+        """`num_chs` (width), `reduction` (stride in tokens) and `module` (dotted path) of each map to be tapped."""
         raise NotImplementedError

@@ -24,10 +24,16 @@ class Pyramid(Body):
 
     EXAMPLES = (
         {"dims": [32, 48], "depths": [1, 1], "mixer": "pooling"},
-        {"dims": [32, 48], "layouts": ["pooling", "attention pooling"], "blocks": {"attention": {"mixer": {"kind": "attention", "heads": 2}}}},
+        {
+            "dims": [32, 48],
+            "layouts": ["pooling", "attention pooling"],
+            "blocks": {"attention": {"mixer": {"kind": "attention", "heads": 2}}},
+        },
     )
 
-    def __init__(self, dim: int, *, stages: Annotated[list[BodySpec], Field(min_length=1)], place: Place | None = None) -> None:
+    def __init__(
+        self, dim: int, *, stages: Annotated[list[BodySpec], Field(min_length=1)], place: Place | None = None
+    ) -> None:
         super().__init__()
         place = place or Place("body")
         grid, index = place.grid, place.index
@@ -35,7 +41,7 @@ class Pyramid(Body):
         for number, stage in enumerate(stages):
             here = place.at(f"stages.{number}", grid=grid, index=index)
             member = build("body", stage, dim, place=here)
-            dim, grid, index = member.dim, member.grid, index + sum(len(p) for p in _block_lists(member))
+            dim, grid, index = member.dim, member.grid, index + member.num_blocks()
             self.stride *= member.stride
             members.append(member)
         self.stages = nn.ModuleList(members)
@@ -75,13 +81,19 @@ class Pyramid(Body):
             raise BadSpec(f"{num_stages} dims need as many depths or layouts, got {len(lengths)}")
         total, before, stages = sum(lengths), 0, []
         for i, length in enumerate(lengths):
-            short: dict[str, Any] = {"layout": layouts[i], "blocks": blocks} if layouts is not None else {"depth": length, "mixer": mixers[i]}
+            short: dict[str, Any] = (
+                {"layout": layouts[i], "blocks": blocks}
+                if layouts is not None
+                else {"depth": length, "mixer": mixers[i]}
+            )
             from .stack import Stack, ramped
 
             stage = Stack.shorthand(
                 **short, channel=channel, scheme=schemes[i], dim=dims[i], merge=merge if i else None, position=places[i]
             )
-            stage["blocks"] = [ramped(b, drop_path * (before + j) / max(1, total - 1)) for j, b in enumerate(stage["blocks"])]
+            stage["blocks"] = [
+                ramped(b, drop_path * (before + j) / max(1, total - 1)) for j, b in enumerate(stage["blocks"])
+            ]
             before += length
             stages.append({"kind": "stack", **stage})
         return {"stages": stages}
@@ -96,7 +108,9 @@ class Pyramid(Body):
         if key in ("mixer", "channel") and isinstance(value, str) and len(words := parse(value).words()) > 1:
             lengths = [count("body", "block", stage) for stage in stages]
             if len(words) != sum(lengths):
-                raise BadSpec(f"layout {value!r} has {len(words)} words for {sum(lengths)} blocks; give one, or one a block")
+                raise BadSpec(
+                    f"layout {value!r} has {len(words)} words for {sum(lengths)} blocks; give one, or one a block"
+                )
             values = [" ".join(words[sum(lengths[:i]) : sum(lengths[: i + 1])]) for i in range(len(stages))]
         writes: dict[str, Any] = {}
         for i, stage in enumerate(stages):
@@ -114,18 +128,15 @@ class Pyramid(Body):
             if index in ctx.taps:
                 maps[index] = x
         features.maps = maps
-        return features  # type: ignore[no-any-return]
+        return features
 
     def feature_info(self) -> list[dict[str, Any]]:
         infos, stride = [], 1
         for i, stage in enumerate(self.stages):
-            stride *= stage.stride  # type: ignore[operator]
+            assert isinstance(stage, Body)
+            stride *= stage.stride
             infos.append({"num_chs": stage.dim, "reduction": stride, "module": f"stages.{i}"})
         return infos
-
-
-def _block_lists(body: nn.Module) -> list[nn.ModuleList]:
-    return [m.blocks for m in body.modules() if isinstance(getattr(m, "blocks", None), nn.ModuleList)]
 
 
 def _one_each(value: Any, num_stages: int, name: str) -> list[Any]:

@@ -16,6 +16,7 @@ from ..errors import BadSpec
 from ..layout import parse
 from ..parts.heads.head import Features
 from ..spec import BlockSpec, ChannelSpec, MergeSpec, MixerSpec, Place, PositionSpec, SchemeSpec, build
+from .blocks.base import BaseBlock
 from .blocks.spreading import spread_blocks
 from .body import Body
 
@@ -52,7 +53,7 @@ class Stack(Body):
             self.grid, self.stride = self.merge.new_grid(place.grid), self.merge.stride
         elif self.dim != dim:
             raise BadSpec(f"dim is {self.dim}, but tokens come in with {dim}; make them equal or give a merge")
-        inside = dict(grid=self.grid)
+        inside = {"grid": self.grid}
         self.position = None
         if position is not None:
             self.position = build("position", position, self.dim, place=place.at("position", **inside))
@@ -101,7 +102,7 @@ class Stack(Body):
 
     @classmethod
     def spread(cls, node: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
-        """`mixer` and `channel` (a layout of words, or one spec), `scheme`, `norm`, `scale`, `drop_path` of all blocks."""
+        """`mixer`, `channel` (a layout of words, or one spec), `scheme`, `norm`, `scale`, `drop_path` of all blocks."""
         return spread_blocks(node, key, value)
 
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Features:
@@ -125,6 +126,7 @@ class Stack(Body):
         stream: Any = x
         scheme: Any = None
         for index, block in enumerate(self.blocks):
+            assert isinstance(block, BaseBlock)
             if scheme is None or type(block.scheme) is not type(scheme):
                 stream = block.scheme.start(stream if scheme is None else scheme.finish(stream))
             scheme = block.scheme
@@ -135,7 +137,7 @@ class Stack(Body):
                 stream = block(stream, ctx, below)
             if index in ctx.taps:
                 maps[index] = scheme.finish(stream)
-        return stream if scheme is None else scheme.finish(stream)  # type: ignore[no-any-return]
+        return stream if scheme is None else scheme.finish(stream)
 
     def feature_info(self) -> list[dict[str, Any]]:
         return [

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
+
+Resize = Callable[[Tensor, tuple[int, ...], tuple[int, ...]], Tensor]
+"""(tensor, old grid, new grid) -> the tensor at the new grid."""
 
 
 class Part(nn.Module):
@@ -20,11 +24,18 @@ class Part(nn.Module):
     looks_at_batch: bool = False
     """Whether an item's output in training depends on the other items of its batch."""
     reads: tuple[str, ...] = ()
-    """Names of its linears and convolutions that read the tokens handed in; a fold into them needs these alone."""
+    """Names of its linears, convolutions and norms that read the tokens handed in; a fold into them needs these alone."""
     writes: tuple[str, ...] = ()
-    """Names of its linears and convolutions whose output is the part's output; what is folded backward goes here."""
+    """Names of its linears, convolutions, norms and tables whose output is the part's output; what is folded backward
+    goes here."""
+    neighbours: tuple[tuple[str, str], ...] = ()
+    """Pairs of its modules of which the second reads what the first gives, all of it and nothing else, with nothing in
+    between: no activation, no padding of the part's own. A norm of a pair may be None; then it is left out."""
     undecayed: tuple[str, ...] = ()
     """Names of its parameters that weight decay should leave alone (beyond vectors, which it leaves alone anyway)."""
+
+    resizes: ClassVar[Mapping[str, Resize]] = {}
+    """Names of its tensors that are bound to its `grid`, and how each is carried over to another."""
 
     def reset_derived(self) -> None:
         """Make buffers that follow from the options (masks, tables) again; called after loading."""

@@ -11,7 +11,7 @@ Grid = tuple[int, ...]
 
 
 def resize_grid(table: Tensor, old: Grid, new: Grid) -> Tensor:
-    """A table (*old, C) of positions at the grid `new`, bicubic (linear in one dimension), antialiased when it shrinks."""
+    """A table (*old, C) of positions at the grid `new`: bicubic and antialiased on maps, linear in one dimension."""
     if old == new:
         return table
     maps = table.movedim(-1, 0)[None].float()
@@ -23,7 +23,7 @@ def resize_grid(table: Tensor, old: Grid, new: Grid) -> Tensor:
 
 
 def resize_square(matrix: Tensor, old: Grid, new: Grid) -> Tensor:
-    """A matrix (N, N) over the tokens of `old` at `new`: both axes resized as maps, rows rescaled to keep their sums."""
+    """A matrix (N, N) over the tokens of `old` at `new`: both axes resized as maps, rows scaled to keep their sums."""
     if old == new:
         return matrix
     rows = resize_grid(matrix.T.unflatten(0, old), old, new).flatten(0, -2).T

@@ -13,6 +13,10 @@ from ...parts.mixers.mixer import Mixer
 from ...parts.part import Part
 from ...spec import Place, build
 
+WATCH = "watch"
+"""Entry of `ctx.record`: a function called after every sublayer, with the block, the sublayer's name and the residual
+stream before and after it."""
+
 
 class BaseBlock(Part):
     """Sublayers by name in order; the scheme's norms and scales have the same order."""
@@ -44,8 +48,15 @@ class BaseBlock(Part):
         return getattr(self, name, None) is not None
 
     def forward(self, stream: Any, ctx: Context = NOTHING, state: State | None = None) -> Any:
-        for index, name, part in self.steps():
-            stream = self.scheme.step(stream, index, _Sublayer(part, name, ctx, state), ctx)
+        watch = None if ctx.record is None else ctx.record.get(WATCH)
+        for index, name in enumerate(self.names):
+            if not self._has(name):
+                stream = self.scheme.skip(stream)
+                continue
+            before, part = stream, self.get_submodule(name)
+            stream = self.scheme.step(before, index, _Sublayer(part, name, ctx, state), ctx)
+            if watch is not None:
+                watch(self, name, self.scheme.finish(before), self.scheme.finish(stream))
         return stream
 
 

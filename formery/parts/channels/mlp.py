@@ -18,7 +18,13 @@ class MLP(Channel):
     reads, writes, prunable = ("expand",), ("reduce",), ("hidden",)
 
     def __init__(
-        self, dim: int, *, ratio: float = 4.0, hidden: int | None = None, activation: Activation = "gelu", bias: bool = True
+        self,
+        dim: int,
+        *,
+        ratio: float = 4.0,
+        hidden: int | None = None,
+        activation: Activation = "gelu",
+        bias: bool = True,
     ) -> None:
         super().__init__()
         hidden = positive("hidden", int(dim * ratio) if hidden is None else hidden)

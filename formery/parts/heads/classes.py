@@ -23,7 +23,11 @@ class Classes(Head):
     mean or maximum over the grid, the first prefix token, or nothing (""). With 0 classes the pooled features come out.
     """
 
-    EXAMPLES = ({"num_classes": 3}, {"num_classes": 3, "order": "pool_norm", "dropout": 0.1}, {"num_classes": 0, "pool": "max"})
+    EXAMPLES = (
+        {"num_classes": 3},
+        {"num_classes": 3, "order": "pool_norm", "dropout": 0.1},
+        {"num_classes": 0, "pool": "max"},
+    )
 
     def __init__(
         self,

@@ -11,11 +11,13 @@ from .head import Features, Head
 
 
 class MapFeatures(Head):
-    """The body's maps at `indices` (all of them unless given), as (B, C, H, W) or, with `output_fmt` NHWC, (B, H, W, C)."""
+    """The body's maps at `indices` (all unless given), as (B, C, H, W) or, with `output_fmt` NHWC, (B, H, W, C)."""
 
     EXAMPLES = ({}, {"indices": [0], "output_fmt": "NHWC"})
 
-    def __init__(self, dim: int, *, indices: list[int] | None = None, output_fmt: Literal["NCHW", "NHWC"] = "NCHW") -> None:
+    def __init__(
+        self, dim: int, *, indices: list[int] | None = None, output_fmt: Literal["NCHW", "NHWC"] = "NCHW"
+    ) -> None:
         super().__init__()
         self.indices, self.channels_last = indices, output_fmt == "NHWC"
 

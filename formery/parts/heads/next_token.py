@@ -43,7 +43,10 @@ class NextToken(Head):
     def tie_to(self, table: nn.Parameter) -> None:
         """Share the stem's table (vocab, dim) as the scores' weight; BadSpec where the shapes differ."""
         if table.shape != self.scores.weight.shape:
-            raise BadSpec(f"tie needs equal vocabularies and widths, got {tuple(table.shape)} and {tuple(self.scores.weight.shape)}")
+            raise BadSpec(
+                f"tie needs equal vocabularies and widths, got {list(table.shape)} of the stem and "
+                f"{list(self.scores.weight.shape)} of the head"
+            )
         self.scores.weight = table
 
     def finish(self, x: Tensor, ctx: Context) -> Tensor:

@@ -19,6 +19,7 @@ class ConvMerge(Merge):
     """
 
     EXAMPLES = ({}, {"size": 2, "padding": 0, "norm": "layer"})
+    writes, neighbours = ("conv",), (("norm", "conv"),)
 
     def __init__(
         self,
@@ -37,6 +38,7 @@ class ConvMerge(Merge):
         self.stride, self.size, self.padding = stride, size, padding
         self.norm = None if norm is None else build("norm", norm, dim, place=place.at("norm"))
         self.conv = nn.Conv2d(dim, out, size, stride, padding, bias=bias)
+        self.reads = ("conv",) if norm is None else ("norm",)
 
     def new_grid(self, grid: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(max(1, (n + 2 * self.padding - self.size) // self.stride + 1) for n in grid)

@@ -16,6 +16,7 @@ class PatchMerging(Merge):
     """Four neighbours' channels concatenated, column by column, normed, reduced; odd maps are padded with zeros."""
 
     EXAMPLES = ({}, {"norm": None, "bias": True})
+    writes, neighbours = ("reduce",), (("norm", "reduce"),)
 
     def __init__(
         self, dim: int, out: int, *, norm: NormSpec | None = "layer", bias: bool = False, place: Place | None = None
@@ -24,6 +25,7 @@ class PatchMerging(Merge):
         place = place or Place("merge")
         self.norm = None if norm is None else build("norm", norm, 4 * dim, place=place.at("norm"))
         self.reduce = Dense(4 * dim, out, bias=bias)
+        self.reads = ("reduce",) if norm is None else ("norm",)
 
     def new_grid(self, grid: tuple[int, ...]) -> tuple[int, ...]:
         return tuple((n + 1) // 2 for n in grid)

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...context import NOTHING, Cache, Context, State
+from ...context import NOTHING, Cache, Context, State, Window
 from ...errors import BadSpec
 from ...spec import NormSpec, Place, PositionSpec, build
 from ..dense import Dense
-from .mixer import Mixer
+from .masks import attention_mask
+from .mixer import Growth, Mixer
 from .ragged import by_sequence
 
 
@@ -31,7 +32,8 @@ class Attention(Mixer):
         {"heads": 2, "head_dim": 6, "window": 5, "position": {"kind": "rope", "fraction": 0.34}},
         {"heads": 4, "qk_norm": "rms", "qk_norm_over": "width"},
     )
-    causal, streams, packs, state_growth = "on request", "any", True, "linear"
+    causal, streams, packs = "on request", "any", True
+    state_growth: Growth = "linear"
     reads, writes, prunable = ("qkv",), ("out",), ("heads",)
 
     def __init__(
@@ -80,12 +82,15 @@ class Attention(Mixer):
 
     def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = self.qkv(x).split(self.widths, dim=-1)
-        if self.q_norm is not None and self.norm_width:
-            q, k = self.q_norm(q), self.k_norm(k)
+        if self.norm_width:
+            q, k = self._normed(q, k)
         q, k, v = (part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for part in (q, k, v))
-        if self.q_norm is not None and not self.norm_width:
-            q, k = self.q_norm(q), self.k_norm(k)
+        if not self.norm_width:
+            q, k = self._normed(q, k)
         return q, k, v
+
+    def _normed(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        return (q, k) if self.q_norm is None or self.k_norm is None else (self.q_norm(q), self.k_norm(k))
 
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
         if x.dim() > 3:
@@ -96,16 +101,11 @@ class Attention(Mixer):
         q, k, v = self._heads(x)
         if self.position is not None:
             q, k = self.position(q, ctx), self.position(k, ctx)
+        places = None
         if state is not None:
-            k, v = state.cache("seen").append(k, v)
+            k, v, places = state.cache("seen").append(k, v, ctx.padding)
         causal = ctx.causal or state is not None
-        plain = ctx.key_padding is None and ctx.padding is None and (not causal or self.window is None)
-        mask, is_causal = None, False
-        if plain and causal and state is None:
-            is_causal = True
-        elif not (plain and (not causal or (state is not None and q.shape[2] == 1))):
-            key = ("attention mask", self.window, q.shape[2], k.shape[2])
-            mask = ctx.once(key, lambda: self._mask(q, k, ctx, causal))
+        mask, is_causal = attention_mask(q, k, ctx, places, causal=causal, window=self.window)
         if self.kv_heads != self.heads and torch.compiler.is_compiling():  # exporters know no grouped heads
             k, v = (t.repeat_interleave(self.heads // self.kv_heads, dim=1) for t in (k, v))
         y = F.scaled_dot_product_attention(
@@ -113,27 +113,13 @@ class Attention(Mixer):
         )
         return self.out(y.transpose(1, 2).flatten(2))
 
-    def _mask(self, q: Tensor, k: Tensor, ctx: Context, causal: bool) -> Tensor:
-        """(B or 1, 1, L, past + L) True where a query may look."""
-        length, total = q.shape[2], k.shape[2]
-        keys = torch.arange(total, device=q.device)
-        queries = torch.arange(length, device=q.device) + (total - length)
-        mask = torch.ones(1, 1, length, total, dtype=torch.bool, device=q.device)
-        if causal:
-            mask = mask & (keys <= queries[:, None])
-            if self.window is not None:
-                mask = mask & (keys > queries[:, None] - self.window)
-        padding = ctx.key_padding if ctx.key_padding is not None else ctx.padding
-        if padding is not None:
-            itself = keys == queries[:, None]  # a padded query sees itself: no row is empty, no NaN arises
-            mask = mask & (~padding[:, None, None, padding.shape[1] - total :] | itself)
-        return mask
-
     def new_state(self, batch: int, capacity: int) -> State:
         like = self.out.weight
-        return State(seen=Cache.empty(like, batch, self.kv_heads, capacity, self.head_dim, window=self.window))
+        sizes = batch, self.kv_heads, capacity, self.head_dim
+        if self.window is None:
+            return State(seen=Cache.empty(like, *sizes))
+        return State(seen=Window.empty(like, *sizes, size=self.window))
 
     def macs(self, tokens: int, past: int = 0) -> int:
-        return 2 * self.heads * self.head_dim * tokens * (tokens + past)
-
-
+        seen = tokens + past if self.window is None else min(self.window, tokens + past)
+        return 2 * self.heads * self.head_dim * tokens * seen

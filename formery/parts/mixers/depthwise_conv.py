@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from ...context import NOTHING, Context, Slot, State
 from ...errors import BadSpec, CannotRun
-from .mixer import Mixer
+from .mixer import Causality, Mixer, Splits
 from .ragged import by_sequence, compacted, last_tokens
 
 
@@ -20,12 +20,15 @@ class DepthwiseConv(Mixer):
     """
 
     EXAMPLES = ({"size": 3}, {"size": 4, "axes": 1, "bias": False})
-    grids = (1, 2)
-    causal, streams, packs = "on request", "any", True
-    writes = ("conv",)
-    reads = ("conv",)
+    grids: tuple[int, ...] = (1, 2)
+    causal: Causality = "on request"
+    streams: Splits = "any"
+    packs = True
+    reads, writes = ("conv",), ("conv",)
 
-    def __init__(self, dim: int, *, size: int = 7, axes: int | None = None, bias: bool = True, grid: tuple[int, ...]) -> None:
+    def __init__(
+        self, dim: int, *, size: int = 7, axes: int | None = None, bias: bool = True, grid: tuple[int, ...]
+    ) -> None:
         super().__init__()
         axes = axes or (2 if len(grid) == 2 else 1)
         if axes not in (1, 2):

@@ -84,7 +84,9 @@ class GatedDeltaNet(Mixer):
         q, k = (part.unflatten(-1, (self.heads, -1)) for part in (q, k))
         v = v.unflatten(-1, (self.value_heads, -1))
         wide = torch.promote_types(x.dtype, torch.float32)
-        q, k = (part * torch.rsqrt(part.to(wide).square().sum(-1, keepdim=True) + 1e-6).to(part.dtype) for part in (q, k))
+        q, k = (
+            part * torch.rsqrt(part.to(wide).square().sum(-1, keepdim=True) + 1e-6).to(part.dtype) for part in (q, k)
+        )
         q = q * self.head_dim**-0.5
         if self.value_heads != self.heads:
             q, k = (part.repeat_interleave(self.value_heads // self.heads, dim=2) for part in (q, k))
@@ -94,7 +96,9 @@ class GatedDeltaNet(Mixer):
             real = (torch.arange(x.shape[1], device=x.device) < lengths[:, None])[..., None]
             g, beta = g * real, beta * real
         if state is None:
-            memory = torch.zeros(x.shape[0], self.value_heads, self.head_dim, self.value_dim, dtype=wide, device=x.device)
+            memory = torch.zeros(
+                x.shape[0], self.value_heads, self.head_dim, self.value_dim, dtype=wide, device=x.device
+            )
         else:
             memory = state.slot("memory").value
         o, memory = rule.gated_delta_rule(q, k, v, g, beta, memory)
@@ -109,9 +113,7 @@ class GatedDeltaNet(Mixer):
         weight = self.project.weight
         wide = torch.promote_types(weight.dtype, torch.float32)
         memory = weight.new_zeros(batch, self.value_heads, self.head_dim, self.value_dim, dtype=wide)
-        return State(
-            tail=Slot(weight.new_zeros(batch, self.conv.shape[1] - 1, self.widths[0])), memory=Slot(memory)
-        )
+        return State(tail=Slot(weight.new_zeros(batch, self.conv.shape[1] - 1, self.widths[0])), memory=Slot(memory))
 
     def macs(self, tokens: int, past: int = 0) -> int:
         scan: int = rule.macs(1, tokens, self.value_heads, self.head_dim, self.value_dim)

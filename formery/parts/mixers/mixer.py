@@ -9,19 +9,23 @@ from torch import Tensor
 from ...context import NOTHING, Context, State
 from ..part import Part
 
+Causality = Literal["always", "on request", "never"]
+Splits = Literal["any", "segments", "no"]
+Growth = Literal["constant", "linear"]
+
 
 class Mixer(Part):
     """Maps tokens (B, *grid, C) to tokens of the same shape, mixing over the grid."""
 
     grids: tuple[int, ...] = (1, 2, 3)
     """Ranks of the grids it takes: 1 text, 2 images, 3 video."""
-    causal: Literal["always", "on request", "never"] = "never"
+    causal: Causality = "never"
     """Whether a token's output is independent of later tokens: always, where ctx.causal asks for it, never."""
-    streams: Literal["any", "segments", "no"] = "no"
+    streams: Splits = "no"
     """Which splits of a sequence give the output of the whole: any, only its spec's own segments, none."""
     packs: bool = False
-    """Whether packed sequences and padding (at either end of a row) leave the real tokens' outputs as they are alone."""
-    state_growth: Literal["constant", "linear"] = "constant"
+    """Whether packed sequences and padding (at either end of a row) leave real tokens' outputs as they are alone."""
+    state_growth: Growth = "constant"
     """How the state of a stream grows with its tokens."""
     bound: bool = False
     """Whether its parameters fit one grid only."""
@@ -32,7 +36,7 @@ class Mixer(Part):
         raise NotImplementedError
 
     def new_state(self, batch: int, capacity: int) -> State | None:
-        """State of `batch` streams that have seen nothing, for at most `capacity` tokens each; None if it needs none."""
+        """State of `batch` streams that have seen nothing, for up to `capacity` tokens each; None if it needs none."""
         return None
 
     def macs(self, tokens: int, past: int = 0) -> int:

@@ -11,7 +11,7 @@ from .mixer import Mixer
 
 
 class Pooling(Mixer):
-    """Mean over a `size` x `size` neighbourhood (less at borders), minus the token itself, which the block adds back."""
+    """Mean over `size` x `size` neighbours (fewer at borders), minus the token itself, which the block adds back."""
 
     EXAMPLES = ({}, {"size": 5})
     grids = (2,)

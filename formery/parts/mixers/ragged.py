@@ -22,7 +22,7 @@ def compacted(x: Tensor, padding: Tensor) -> tuple[Tensor, Tensor, Callable[[Ten
 
 
 def last_tokens(past: Tensor, x: Tensor, lengths: Tensor | None) -> Tensor:
-    """The last k tokens of past and row together: past (B, k, C), x (B, L, C) of which the first `lengths` (B,) count."""
+    """The last k tokens of past (B, k, C) and row together: x (B, L, C), of which the first `lengths` (B,) count."""
     keep = past.shape[1]
     together = torch.cat([past, x.to(past.dtype)], dim=1)
     if lengths is None:

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
 from ...context import NOTHING, Context, State
+from ..part import Resize
 from ..resize import resize_square
 from .mixer import Mixer
 
 
 class Random(Mixer):
-    """Tokens times softmax(normal noise) over N x N, drawn once and never trained; bound to one grid of N tokens."""
+    """Tokens times the softmax of rows of N numbers drawn evenly from 0 to 1, once, and never trained; bound to one
+    grid of N tokens."""
 
     bound = True
     matrix: Tensor
-    resizes = {"matrix": resize_square}
+    resizes: ClassVar[Mapping[str, Resize]] = {"matrix": resize_square}
 
     def __init__(self, dim: int, *, grid: tuple[int, ...]) -> None:
         super().__init__()
         self.grid = grid
         tokens = torch.Size(grid).numel()
-        self.register_buffer("matrix", torch.randn(tokens, tokens).softmax(-1))
+        self.register_buffer("matrix", torch.rand(tokens, tokens).softmax(-1))
 
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
         return (self.matrix @ x.flatten(1, -2)).view_as(x)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
 from ...context import NOTHING, Context, State
 from ...errors import CannotRun
 from ..dense import Dense
+from ..part import Resize
 from ..resize import resize_square
 from .mixer import Mixer
 
@@ -17,7 +21,7 @@ class SpatialFC(Mixer):
 
     EXAMPLES = ({}, {"bias": True})
     bound = True
-    resizes = {"mix.weight": resize_square}
+    resizes: ClassVar[Mapping[str, Resize]] = {"mix.weight": resize_square}
 
     def __init__(self, dim: int, *, bias: bool = False, grid: tuple[int, ...]) -> None:
         super().__init__()

@@ -30,5 +30,7 @@ class SpatialMLP(Mixer):
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
         rows = x.flatten(1, -2).mT
         if rows.shape[-1] != self.expand.in_features:
-            raise CannotRun(f"spatial_mlp is bound to {self.expand.in_features} tokens, got {rows.shape[-1]}; set img_size")
+            raise CannotRun(
+                f"spatial_mlp is bound to {self.expand.in_features} tokens, got {rows.shape[-1]}; set img_size"
+            )
         return self.reduce(self.activation(self.expand(rows))).mT.reshape(x.shape)

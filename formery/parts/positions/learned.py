@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ...context import NOTHING, Context
 from ...errors import CannotRun
+from ..part import Resize
 from ..resize import resize_grid
 from .position import Position
 
 
 class Learned(Position):
-    """One vector a place of the grid, and one a prefix token where `prefix` says how many have one, added to the tokens.
+    """One vector a place of the grid, and one a prefix token (`prefix` of them have one), added to the tokens.
 
     Text: `grid` is (longest length,) and any shorter length is fine. Maps of another size get the table resized, by
     bicubic interpolation.
     """
 
-    resizes = {"table": resize_grid}
+    resizes: ClassVar[Mapping[str, Resize]] = {"table": resize_grid}
     undecayed = ("table", "prefix")
 
     def __init__(self, dim: int, *, prefix: int = 0, std: float = 0.02, grid: tuple[int, ...]) -> None:
@@ -52,5 +55,7 @@ class Learned(Position):
             steps = torch.arange(x.shape[1], device=x.device)
             return x + self.table[steps - ctx.bounds[torch.bucketize(steps, ctx.bounds[1:], right=True)]]
         if not torch.compiler.is_compiling() and x.shape[1] > prod(self.grid):
-            raise CannotRun(f"the learned positions end at {self.grid[0]} tokens, got {x.shape[1]}; set a larger length")
+            raise CannotRun(
+                f"the learned positions end at {self.grid[0]} tokens, got {x.shape[1]}; set a larger length"
+            )
         return x + self.table[: x.shape[1]]

@@ -18,7 +18,7 @@ def sine_table(places: Tensor, dim: int, base: float) -> Tensor:
 
 
 class SinCos(Position):
-    """Sines and cosines of each axis's coordinate, the channels shared equally between the axes; any size, no parameters."""
+    """Sines and cosines of each axis's coordinate, channels shared equally between axes; any size, no parameters."""
 
     EXAMPLES = ({}, {"base": 100.0})
 

@@ -1,4 +1,4 @@
-"""Ladder residual (arXiv 2501.06589): a sublayer does not wait for the one before it, whose sum may still be under way."""
+"""Ladder residual (arXiv 2501.06589): a sublayer does not wait for the sum over devices of the one before it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Pending = tuple[Tensor, Tensor | None]
 
 
 class Ladder(Scheme):
-    """Sublayer n reads the stream as it was before sublayer n-1 was added; the pending output passes on to the next block."""
+    """Sublayer n reads the stream without sublayer n-1, whose output is pending, into the next block too."""
 
     def start(self, x: Tensor) -> Pending:
         return x, None
@@ -20,6 +20,9 @@ class Ladder(Scheme):
         settled, pending = stream
         y = self.branch(index, sublayer(self.normed(index, settled, ctx)))
         return settled if pending is None else settled + pending, y
+
+    def skip(self, stream: Pending) -> Pending:
+        return self.finish(stream), None
 
     def finish(self, stream: Pending) -> Tensor:
         settled, pending = stream

@@ -82,6 +82,10 @@ class Scheme(Part):
         """The stream after sublayer `index`."""
         raise NotImplementedError
 
+    def skip(self, stream: Any) -> Any:
+        """The stream after a sublayer that was taken away: as if it had added nothing."""
+        return stream
+
     def finish(self, stream: Any) -> Tensor:
         """The tokens of a stream."""
-        return stream  # type: ignore[no-any-return]
+        return stream

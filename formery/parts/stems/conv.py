@@ -21,6 +21,7 @@ class ConvStem(Stem):
 
     EXAMPLES = ({"dim": 8}, {"dim": 8, "size": 4, "stride": 4, "padding": 0, "norm": "layer"})
     modality = "image"
+    neighbours = (("conv", "norm"),)
 
     def __init__(
         self,
@@ -41,6 +42,7 @@ class ConvStem(Stem):
         self.grid = tuple(max(1, (n + 2 * padding - size) // stride + 1) for n in image_size(img_size))
         self.conv = nn.Conv2d(in_chans, dim, size, stride, padding, bias=bias)
         self.norm = None if norm is None else build("norm", norm, dim, place=place.at("norm"))
+        self.writes = ("conv",) if norm is None else ("norm",)
 
     def forward(self, inputs: Tensor, ctx: Context) -> tuple[Tensor, Context]:
         x = self.conv(inputs.contiguous(memory_format=torch.channels_last)).movedim(1, -1)

@@ -19,6 +19,7 @@ class Patches(Stem):
 
     EXAMPLES = ({"dim": 8, "size": 4}, {"dim": 8, "size": 2, "norm": "layer"})
     modality = "image"
+    neighbours = (("conv", "norm"),)
 
     def __init__(
         self,
@@ -37,6 +38,7 @@ class Patches(Stem):
         self.grid = tuple(max(1, n // size) for n in image_size(img_size))
         self.conv = nn.Conv2d(in_chans, dim, size, size, bias=bias)
         self.norm = None if norm is None else build("norm", norm, dim, place=place.at("norm"))
+        self.writes = ("conv",) if norm is None else ("norm",)
 
     def forward(self, inputs: Tensor, ctx: Context) -> tuple[Tensor, Context]:
         if not torch.compiler.is_compiling() and (inputs.shape[-1] % self.stride or inputs.shape[-2] % self.stride):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-
-
 from torch import Tensor
 
 from ...context import Context
@@ -36,5 +34,3 @@ def image_size(size: int | list[int]) -> tuple[int, int]:
     if height < 1 or width < 1:
         raise BadSpec(f"img_size is at least 1, got {size}")
     return height, width
-
-

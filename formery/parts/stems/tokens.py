@@ -23,6 +23,7 @@ class Tokens(Stem):
     EXAMPLES = ({"dim": 8, "vocab": 16},)
     modality = "text"
     undecayed = ("embed.weight",)
+    writes = ("embed",)
 
     def __init__(
         self,
