@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from ..errors import BadData, BadSpec
 from .augment import Augmentation, default_shifts
-from .decode import FITS, INTERPOLATIONS, check_choice
+from .decode import check_choice
 from .images import Held, ImageData
 from .splits import by_content
 
@@ -127,43 +127,45 @@ def layout_of(shape: Sequence[int], layout: str | None) -> str:
 
 
 def numbered(labels: Any, classes: Sequence[str] | None) -> tuple[list[str], list[int]]:
-    """(names of the classes, number of each label); labels are class numbers where `classes` is given, or names."""
+    """(names of the classes, class of each label); labels are positions in `classes` or names, and sorted without it.
+
+    BadData for labels that are no classes, or fewer than two of them.
+    """
+    array = label_array(labels)
+    found, numbers = np.unique(array, return_inverse=True)
+    names = [str(value) for value in (found if classes is None else classes)]
+    if len(set(names)) != len(names):
+        raise BadSpec("classes holds a name twice; give each class a name of its own")
+    if classes is not None:
+        known: dict[Any, int] = {
+            key: place for place, key in enumerate(names if array.dtype.kind == "U" else range(len(names)))
+        }
+        odd = [value for value in found.tolist() if value not in known]
+        if odd:
+            raise BadData(f"label {odd[0]} is none of the {len(names)} classes; give their names, or numbers from 0")
+        numbers = np.array([known[value] for value in found.tolist()], dtype=np.int64)[numbers]
+    if len(found) < 2:
+        what = f"there is one class only ({found[0]})" if len(found) else "there are no labels"
+        raise BadData(f"{what}; give at least two classes to tell apart")
+    return names, [int(number) for number in numbers]
+
+
+def label_array(labels: Any) -> NDArray[Any]:
+    """(N,) whole numbers or words; BadData for anything else."""
     array = as_array(labels, "labels")
     if array.ndim != 1:
         raise BadData(f"labels have shape {array.shape}; give (N,), one an image")
     if array.dtype.kind == "f":
         if not np.isfinite(array).all() or (array != np.floor(array)).any():
             raise BadData("labels hold fractions, NaN or infinity; give whole numbers or words, one for each class")
-        array = array.astype(np.int64)
-    if array.dtype.kind not in "biuUSO":
+        return array.astype(np.int64)
+    if array.dtype.kind == "O":
+        if not all(isinstance(value, (str, int)) for value in array):
+            raise BadData("labels hold something that is neither a whole number nor a word; fill in what is missing")
+        return array.astype(np.int64 if all(isinstance(value, int) for value in array) else str)
+    if array.dtype.kind not in "biuUS":
         raise BadData(f"labels have dtype {array.dtype}; give whole numbers or words, one for each class")
-    if array.dtype.kind == "O" and not all(isinstance(value, (str, int)) for value in array):
-        raise BadData(
-            "labels hold something that is neither a whole number nor a word, such as a missing value; fill it in"
-        )
-    found, numbers = np.unique(array.astype(str) if array.dtype.kind == "O" else array, return_inverse=True)
-    if classes is not None:
-        if len(set(classes)) != len(classes):
-            raise BadSpec("classes holds a name twice; give each class a name of its own")
-        if array.dtype.kind in "US":
-            numbers, inside = (
-                np.array([list(classes).index(word) if word in classes else -1 for word in found])[numbers],
-                True,
-            )
-        else:
-            numbers, inside = array.astype(np.int64), False
-        if len(numbers) and (numbers.min() < 0 or numbers.max() >= len(classes)):
-            odd = found[0] if inside or numbers.min() < 0 else found[-1]
-            raise BadData(
-                f"label {odd} is none of the {len(classes)} classes (numbers 0 to {len(classes) - 1}, or their names)"
-            )
-    if len(found) < 2:
-        raise BadData(
-            f"there is one class only ({found[0]}); give at least two"
-            if len(found)
-            else "there are no labels; give one an image"
-        )
-    return [str(value) for value in (found if classes is None else classes)], [int(number) for number in numbers]
+    return array.astype(str) if array.dtype.kind == "S" else array
 
 
 def size_of(image_size: int | Sequence[int] | None) -> tuple[int, int] | None:
@@ -182,6 +184,3 @@ def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
         return images
     floats = images.float() / 255 if images.dtype == torch.uint8 else images
     return functional.interpolate(floats, size, mode="bilinear", align_corners=False, antialias=True)
-
-
-__all__ = ["FITS", "INTERPOLATIONS", "ArrayData", "numbered", "pixels_of", "resized", "size_of"]

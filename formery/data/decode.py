@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ def read_bytes(path: Path) -> bytes:
     except FileNotFoundError:
         raise BadFile(f"{path} does not exist") from None
     except OSError as error:
-        raise BadData(f"cannot read {path}: {error.strerror or error}; mend its permissions or remove it") from None
+        raise _unreadable(path, error) from None
 
 
 def opened(content: bytes | Path, name: str | Path) -> Image:
@@ -47,6 +48,8 @@ def opened(content: bytes | Path, name: str | Path) -> Image:
             f"{name} has more than the {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels that can be read safely"
         ) from None
     except Exception as error:  # Pillow's readers raise whatever a malformed header makes them stumble over
+        if isinstance(error, OSError) and error.errno is not None:
+            raise _unreadable(name, error) from None
         raise _broken(name, error) from None
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:
@@ -56,9 +59,11 @@ def opened(content: bytes | Path, name: str | Path) -> Image:
     return image
 
 
-def _broken(name: str | Path, error: Exception) -> BadData:
-    import re
+def _unreadable(name: str | Path, error: OSError) -> BadData:
+    return BadData(f"cannot read {name}: {error.strerror or error}; mend its permissions or remove it")
 
+
+def _broken(name: str | Path, error: Exception) -> BadData:
     # Pillow names a buffer by its address, which tells the user nothing.
     reason = re.sub(r"<_io\.\w+[^>]*>", "it", " ".join(str(error).split())) or type(error).__name__
     return BadData(f"{name} is not a readable image ({reason}); replace or remove it")

@@ -110,45 +110,41 @@ def write_textures(folder: str | Path, num_per_class: int = 60, *, size: int = 3
 
 
 def relations(
-    num: int, *, seed: int = 0, step: int = 0, cells: int = 8, noise: float = 0.1
+    num: int, *, seed: int = 0, step: int = 0, cells: int = 12, noise: float = 0.2
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Images whose class is how distant patches relate, and in no patch by itself.
 
-    A map of `cells` x `cells` cells of 4x4 pixels holds two pairs of marks among noise. The near pair lies in
-    neighbouring cells on either side of the middle line, so that no halving of the map brings both into one cell before
-    the last; the far pair lies in opposite corners, each mark in some cell of the outer quarter. The class says of each
-    pair whether its marks agree: `RELATIONS`, label = 2 * (near agree) + (far agree). Every mark is as likely in every
-    class, and the counts of marks are additive, so a linear readout of a mean over patches that never met is right one
-    time in four; mixing with neighbours tells the near pair; the far pair needs mixing across the map.
+    A map of `cells` x `cells` cells of 4x4 pixels holds two pairs of marks among noise. The near pair, two cells long,
+    touches across the middle line, horizontal or vertical, which merging cells two by two does not cross while the side
+    is a multiple of 4. The far pair lies in opposite corners, each mark on 2x2 cells. The class says of each pair
+    whether its marks agree: `RELATIONS`, label = 2 * (near agree) + (far agree). Every mark is as likely in every class
+    and the marks of a pair only add up in a mean over patches that never met, so a linear readout of that mean is right
+    one time in four; mixing with neighbours tells the near pair; the far pair needs mixing across the map.
 
-    (images (num, 4 * cells, 4 * cells) uint8, labels (num,) int64); `cells` even, 4 or more.
+    (images (num, 4 * cells, 4 * cells) uint8, labels (num,) int64); `cells` even, 8 or more.
     """
-    if cells < 4 or cells % 2:
-        raise BadSpec(f"cells={cells} must be even and 4 or more")
-    drawn = chance.integers(seed, "relations", step, 13 * num, 2**20).reshape(13, num)
+    if cells < 8 or cells % 2:
+        raise BadSpec(f"cells={cells} must be even and 8 or more, for the pairs to keep apart")
+    coins = chance.integers(seed, "relations", step, 6 * num, 2).reshape(6, num)
+    near, far, near_agree, far_agree, upright, mirrored = coins
+    # Kept out of the corners, where the far pair is.
+    along = 2 + chance.integers(seed, "relations place", step, num, cells - 5)
     side = 4 * cells
-    grain = np.abs(chance.normal(seed, "relations noise", step, num * side * side)).reshape(num, side, side)
     canvas = np.zeros((num, cells, cells, 4, 4))
-    who, middle, outer = np.arange(num), cells // 2, max(1, cells // 4)
-    near, far, near_agree, far_agree, upright, mirrored = drawn[:6] % 2
-
-    first = np.stack([drawn[6] % cells, np.full(num, middle - 1)])
-    second = first + np.array([[0], [1]])
-    first, second = (np.where(upright, place[::-1], place) for place in (first, second))
-    taken = [first, second]
-    corner = np.stack([drawn[7] % outer, drawn[8] % outer])
-    other = cells - 1 - np.stack([drawn[9] % outer, drawn[10] % outer])
-    corner[1], other[1] = (np.where(mirrored, cells - 1 - place[1], place[1]) for place in (corner, other))
-    taken += [corner, other]
-
-    marks = [near, near ^ 1 ^ near_agree, 2 + far, 2 + (far ^ 1 ^ far_agree)]
-    for place, mark in zip(taken, marks, strict=True):
-        canvas[who, place[0], place[1]] = MARKS[mark]
+    who = np.arange(num)
+    for across, mark in ((cells // 2 - 1, near), (cells // 2, near ^ 1 ^ near_agree)):
+        for place in (along, along + 1):
+            canvas[who, np.where(upright, across, place), np.where(upright, place, across)] = MARKS[mark]
+    for end, mark in ((0, far), (cells - 2, far ^ 1 ^ far_agree)):
+        column = np.where(mirrored, cells - 2 - end, end)
+        for down, right in np.ndindex(2, 2):
+            canvas[who, end + down, column + right] = MARKS[2 + mark]
     flat = canvas.transpose(0, 1, 3, 2, 4).reshape(num, side, side)
+    grain = chance.uniform(seed, "relations noise", step, num * side * side).reshape(num, side, side)
     return bytes_of(flat * (1 - noise) + noise * grain), 2 * near_agree + far_agree
 
 
-def relations_data(*, seed: int = 0, num: int = 4000, cells: int = 8, noise: float = 0.1) -> ImageData:
+def relations_data(*, seed: int = 0, num: int = 6000, cells: int = 12, noise: float = 0.2) -> ImageData:
     """The relations as data; without shifts, which would tear the marks from the patches."""
     from .arrays import ArrayData
 

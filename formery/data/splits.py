@@ -75,7 +75,7 @@ def by_content(
 
     contents: digest of each item; labels: class of each item, an index into `classes`; splits: shares of (training,
     validation, test); given: items whose part is known, where parts that it lacks are dealt out of its training items.
-    BadData where a class has too few different items.
+    BadData where all items are the same, or a class has too few different ones.
     """
     shares = dict(zip(PARTS, fractions_of(splits), strict=True))
     parts: dict[str, list[int]] = {name: list((given or {}).get(name, [])) for name in PARTS}
@@ -84,6 +84,8 @@ def by_content(
     parts["train"] = []
     keys = {content: hashlib.sha256(f"{seed}:".encode() + content).digest() for content in contents}
 
+    if len(contents) > 1 and len(keys) == 1:
+        raise BadData(f"all {len(contents)} items are identical; there is nothing to learn from them")
     copies: dict[bytes, list[int]] = defaultdict(list)
     for item in pool:
         copies[contents[item]].append(item)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import BadData
-from .decode import read_bytes
+from .decode import SUFFIXES, read_bytes
 from .folders import walk
 from .splits import PARTS, fractions_of, given_parts
 from .text import TextData
@@ -58,7 +58,7 @@ def text_folder(folder: str | Path, *, seed: int = 0, splits: Sequence[float] = 
 def refuse(files: Sequence[Path]) -> None:
     """BadData for files whose suffix says that they hold no text."""
     for file in files:
-        if file.suffix.lower() in NOT_TEXT:
+        if file.suffix.lower() in NOT_TEXT + SUFFIXES:
             raise BadData(
                 f"{file} is no text; give text files, or images (png, jpg, bmp, webp) in one sub-folder for each class"
             )
