@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from . import registry
 from .errors import BadFile, BadSpec, BadWeights
@@ -22,6 +24,26 @@ if TYPE_CHECKING:
 FORMAT = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 M = TypeVar("M", bound="Model")
+
+
+class _NoDraws(TorchFunctionMode):
+    """Leaves out the initialisations of `torch.nn.init` and normal draws."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return args[0] if func is Tensor.normal_ else func(*args, **kwargs)
+
+
+@contextmanager
+def blank() -> Iterator[None]:
+    """Models built inside stand on the meta device: shapes without memory, in milliseconds.
+
+    Nothing is drawn for them; drawing on meta would take nothing either, but first seconds to import torch's compiler.
+    """
+    with torch.device("meta"), _NoDraws():
+        yield
 
 
 def formery_version() -> str:
@@ -106,7 +128,7 @@ def load(cls: type[M], source: str | Path, *, revision: str | None = None) -> M:
     folder = fetch(source, revision)
     config = read_config(folder)
     try:
-        with torch.device("meta"):
+        with blank():
             model = cls(config["resolved"])
             replay(model, config["plans"])
     except BadSpec as error:

@@ -50,6 +50,10 @@ class Stack(Body):
         self.dim, self.grid, self.merge = dim_out or dim, place.grid, None
         if merge is not None:
             self.merge = build("merge", merge, dim, self.dim, place=place.at("merge"))
+            if place.grid and len(place.grid) not in self.merge.grids:
+                ranks = " or ".join(f"{rank}-D" for rank in self.merge.grids)
+                kind = merge if isinstance(merge, str) else merge["kind"]
+                raise BadSpec(f"merge {kind!r} works on {ranks} grids, here the grid is {len(place.grid)}-D")
             self.grid, self.stride = self.merge.new_grid(place.grid), self.merge.stride
         elif self.dim != dim:
             raise BadSpec(f"dim is {self.dim}, but tokens come in with {dim}; make them equal or give a merge")

@@ -11,6 +11,8 @@ from ..part import Part
 class Merge(Part):
     """Maps (B, *grid, dim) to (B, *smaller grid, out). Built as `Merge(dim, out, *, option=default, ...)`."""
 
+    grids: tuple[int, ...] = (2,)
+    """Ranks of the grids it takes."""
     stride: int = 2
     """Old tokens to a new one, along each axis."""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
-
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -30,8 +28,3 @@ def on_grid(mixer: Mixer, x: Tensor, ctx: Context, state: State | None) -> Tenso
         grid = tuple(x.shape[1:-1])
         return mixer(x.flatten(1, -2), ctx.but(grid=grid), state).unflatten(1, grid)
     return mixer(x, ctx, state)
-
-
-def num_tokens(grid: tuple[int, ...]) -> int:
-    """Tokens of a grid."""
-    return prod(grid)

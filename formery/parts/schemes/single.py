@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...context import Context
+from ...errors import CannotRun
 from .scheme import Scheme, Sublayer
 
 
@@ -25,5 +26,8 @@ class Single(Scheme):
         y = sublayer(self.normed(index, y, ctx))
         return x + self.branch(index, y) if index == len(self.norms) - 1 else (x, y)
 
+    def skip(self, stream: Any) -> Any:
+        raise CannotRun("sublayers of a 'single' block feed each other: none can be left out; choose another scheme")
+
     def finish(self, stream: Any) -> Tensor:
-        return stream
+        return stream[0] if isinstance(stream, tuple) else stream  # within a block the chain has not yet joined
