@@ -1,0 +1,232 @@
+"""Recipes: complete runs as YAML, from data to a saved model, each with the score, time and machine to expect.
+
+title: A small hybrid on handwritten digits
+data: {source: digits}
+task: classify
+model: {stem: ..., body: ..., head: ...}     # or {name: poolformer_s12, override: {...}}
+train: {steps: 600, learning_rate: 0.003}
+expected: {metric: accuracy, at_least: 0.985, minutes: 1.0, machine: two cores of an AMD EPYC 9V74}
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..create import create_model, model_spec
+from ..data import open_data
+from ..errors import BadFile, BadSpec, Unwritable
+from ..files import write_json
+from ..formats import from_yaml
+from ..registry import nearest
+from ..spec import override
+from ..tasks import task_of
+from . import facts
+from .config import TrainConfig
+from .loop import OnProgress, TrainResult, train
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+RESULT, MODEL, TRAINING = "result.json", "model", "training"
+
+
+class Expected(BaseModel):
+    """What a recipe promises, and where that was seen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    metric: str
+    at_least: float | None = None
+    at_most: float | None = None
+    minutes: float = Field(gt=0)
+    machine: str
+
+    def met(self, metrics: Mapping[str, float | int]) -> bool:
+        """Whether metrics keep the promise."""
+        value = metrics[self.metric]
+        return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
+
+
+class Recipe(BaseModel):
+    """A whole run as plain data."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    title: str
+    data: dict[str, Any]
+    """`source`, and what its opener takes; its `seed` is the recipe's unless given."""
+    task: str | dict[str, Any]
+    model: str | dict[str, Any]
+    """A name, a spec, or {name, override}."""
+    train: dict[str, Any]
+    """What `TrainConfig` takes; its `seed` is the recipe's unless given."""
+    expected: Expected
+    seed: int = Field(default=0, ge=0)
+    """Of the initial weights, and of all else where nothing else is given."""
+    test: bool = False
+    """Whether the trained model is judged, once, on the test part as well."""
+
+    @property
+    def config(self) -> TrainConfig:
+        """The settled config."""
+        return TrainConfig.of({"seed": self.seed, **self.train})
+
+    def spec(self) -> dict[str, Any]:
+        """The resolved spec before the task fits it to the data."""
+        if isinstance(self.model, dict) and set(self.model) <= {"name", "override"} and "name" in self.model:
+            return model_spec(self.model["name"], override=self.model.get("override"))
+        return model_spec(self.model)
+
+
+@dataclass(frozen=True)
+class RecipeResult:
+    """What came of a recipe; `facts` is what `result.json` holds."""
+
+    model: Model
+    training: TrainResult
+    facts: dict[str, Any]
+    folder: Path
+
+    @property
+    def met(self) -> bool:
+        """Whether the expected score was reached."""
+        return bool(self.facts["met"])
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """The recipe in a YAML file; BadFile where there is none, BadSpec where it is not one."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        beside = [p.name for p in sorted(path.parent.glob("*.y*ml"))] if path.parent.is_dir() else []
+        hint = f"; beside it there are: {', '.join(beside)}" if beside else ""
+        raise BadFile(f"{path} does not exist{hint}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadFile(f"cannot read {path}: {error}") from None
+    try:
+        return parse(from_yaml(text))
+    except BadSpec as error:
+        raise BadSpec(f"{path}: {error}") from None
+
+
+def parse(given: Any) -> Recipe:
+    """A recipe from plain data; BadSpec names the place."""
+    if not isinstance(given, dict):
+        raise BadSpec(f"a recipe is a mapping with {', '.join(Recipe.model_fields)}, got {type(given).__name__}")
+    for key in given:
+        if key not in Recipe.model_fields:
+            raise BadSpec(f"{key}: a recipe has no such entry; {nearest(str(key), Recipe.model_fields)}")
+    try:
+        recipe = Recipe.model_validate(given, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        message = "is missing" if first["type"] == "missing" else f"{first['msg'][0].lower()}{first['msg'][1:]}"
+        raise BadSpec(
+            f"{place}: {message}" + ("" if first["type"] == "missing" else f", got {first['input']!r}")
+        ) from None
+    if not isinstance(recipe.data.get("source"), str):
+        raise BadSpec("data.source: is missing; it names embedded data, or a path")
+    _ = recipe.config
+    return recipe
+
+
+def changed(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
+    """The recipe with entries replaced: dotted paths to values.
+
+    `train.steps`, `data.seed`, `seed`; a path below `model` is a glob of the model's resolved spec
+    (`model.body.stages.0.mixer`).
+    """
+    given: dict[str, Any] = copy.deepcopy(recipe.model_dump(mode="python"))
+    inside: dict[str, Any] = {}
+    for path, value in overrides.items():
+        first, _, rest = path.partition(".")
+        if first not in Recipe.model_fields:
+            raise BadSpec(f"override {path!r}: a recipe has no entry {first!r}; {nearest(first, Recipe.model_fields)}")
+        if first == "model" and rest:
+            inside[rest] = value
+        elif not rest:
+            given[first] = value
+        else:
+            node = given[first] if isinstance(given[first], dict) else {"kind": given[first]}
+            *steps, last = rest.split(".")
+            given[first] = node
+            for step in steps:
+                node = node.setdefault(step, {})
+                if not isinstance(node, dict):
+                    raise BadSpec(f"override {path!r}: {step} has nothing inside it")
+            node[last] = value
+    if inside:
+        given["model"] = override(parse(given).spec(), inside)
+    return parse(given)
+
+
+def run_recipe(
+    recipe: str | Path | Recipe,
+    out: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    resume: bool = False,
+    devices: str | int = "auto",
+    time_limit: float | None = None,
+    on_progress: OnProgress | None = None,
+    quiet: bool = False,
+) -> RecipeResult:
+    """Open the data, create the model, train it, judge it and save it.
+
+    Into `out` go `model/` (the best weights), `training/` (curve, checkpoints) and `result.json` (recipe, resolved
+    spec, seeds, digest of the data, metrics, versions, machine). Unwritable where `out` holds another run and `resume`
+    is not asked for.
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    recipe = changed(recipe, overrides or {})
+    out = Path(out)
+    if not resume and (out / RESULT).exists():
+        raise Unwritable(f"{out} holds a run already; choose another place, or go on with resume")
+    options = {"seed": recipe.seed, **recipe.data}
+    data = open_data(options.pop("source"), **options)
+    task = task_of(recipe.task)
+    spec = task.fit_spec(recipe.spec(), data)
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        model = create_model(spec)
+    training = train(
+        model, data, task, recipe.config, folder=out / TRAINING, resume=resume, devices=devices,
+        time_limit=time_limit, on_progress=on_progress, quiet=quiet,
+    )  # fmt: skip
+    if recipe.expected.metric not in training.metrics:
+        raise BadSpec(f"expected.metric: {nearest(recipe.expected.metric, training.metrics)}")
+    model.extra = task.extra(data)
+    model.save_pretrained(out / MODEL)
+    found: dict[str, Any] = {
+        "title": recipe.title,
+        "status": training.status,
+        "metrics": {"validation": training.metrics},
+        "expected": recipe.expected.model_dump(exclude_none=True),
+        "met": recipe.expected.met(training.metrics),
+        "best_step": training.best_step,
+        "steps": training.steps,
+        "seconds": round(training.seconds, 3),
+        "seed": recipe.seed,
+        "task": task.describe(),
+        "train": training.config.plain(),
+        "data": data.describe(),
+        "spec": model.spec,
+        "resolved": model.resolved,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "versions": facts.versions(),
+        "machine": facts.machine(),
+        "recipe": recipe.model_dump(mode="json", exclude_none=True),
+    }
+    if recipe.test:
+        found["metrics"]["test"] = task.evaluate(model, data, "test")
+    write_json(out / RESULT, found)
+    return RecipeResult(model, training, found, out)
