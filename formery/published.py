@@ -25,13 +25,15 @@ WRAPPERS = ("model", "state_dict", "model_state_dict", "module", "params")
 
 def read(source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
     """Tensors of a state dict, a .safetensors or .pth/.pt/.bin file, or a folder with one (shards included)."""
-    if not isinstance(source, Mapping):
+    if isinstance(source, Mapping):
+        found: Mapping[str, Any] = source
+    else:
         path = Path(source)
-        source = _folder(path) if path.is_dir() else _file(path)
+        found = _folder(path) if path.is_dir() else _file(path)
     for key in WRAPPERS:
-        if isinstance(source.get(key), Mapping):
-            source = source[key]
-    tensors = {str(name): value for name, value in source.items() if isinstance(value, Tensor)}
+        if isinstance(found.get(key), Mapping):
+            found = found[key]
+    tensors = {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
     if not tensors:
         raise BadWeights("the checkpoint holds no tensors; give a state dict, or a file or folder with one")
     if all(name.startswith("module.") for name in tensors):  # saved from DataParallel
@@ -69,13 +71,15 @@ def _folder(folder: Path) -> dict[str, Any]:
 
 def dialects_of(model: Model) -> list[Dialect]:
     """The dialects of the model's system, for its spec as it is."""
-    family = cards.card_of_variant(model.name)
+    family = cards.card_of_variant(model.name) or cards.cards().get(model.name)
     if family is None:
         raise BadWeights(f"{model.name!r} is no published variant, so no names are known for it; use from_pretrained")
     return list(cards.module_of(family).dialects(model.resolved))
 
 
-def load_published(model: Model, source: str | Path | Mapping[str, Any], *, img_size: int | list[int] | None = None) -> list[str]:
+def load_published(
+    model: Model, source: str | Path | Mapping[str, Any], *, img_size: int | list[int] | None = None
+) -> list[str]:
     """See `Model.load_published`."""
     if model.plans:
         raise BadWeights("published weights fit the model as published; load them before rewriting it")
@@ -87,18 +91,35 @@ def load_published(model: Model, source: str | Path | Mapping[str, Any], *, img_
     if new != model.resolved:
         model.rebuild(new)
         dialect = next(d for d in dialects_of(model) if d.name == dialect.name)
-    like = next(model.parameters())
-    shapes = {name: tensor.shape for name, tensor in model.state_dict().items() if name in saving.tensors_of_names(model)}
+    like, kept = next(model.parameters()), saving.tensors_of_names(model)
+    names = list(model.state_dict())
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items() if name in kept}
     state, wrong = to_ours(theirs, shapes, dialect)
-    used = expected(list(shapes), dialect)
+    wrong += _twins(model, theirs, state, dialect)
+    used = expected(names, dialect)
     unused = [n for n in theirs if n not in used and not any(re.search(p, n) for p in dialect.ignores)]
     if wrong:
         shown = "; ".join(wrong[:6]) + (f"; and {len(wrong) - 6} more" if len(wrong) > 6 else "")
         raise BadWeights(f"these {dialect.name} weights do not fit {model.name}: {shown}")
-    saving.put(model, {name: t.to(device=like.device, dtype=like.dtype) for name, t in state.items()}, "the checkpoint")
+    device = None if like.is_meta else like.device  # a model without values takes over the checkpoint's memory
+    saving.put(model, {name: t.to(device=device, dtype=like.dtype) for name, t in state.items()}, "the checkpoint")
     if img_size is not None and wanted != model.resolved["stem"].get("img_size"):
         resize(model, wanted)
     return unused
+
+
+def _twins(model: Model, theirs: Mapping[str, Tensor], state: Mapping[str, Tensor], dialect: Dialect) -> list[str]:
+    """What is wrong with second names of shared tensors: a file may repeat the tensor, not give another one."""
+    wrong: list[str] = []
+    first: dict[int, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        original = first.setdefault(id(parameter), name)
+        found = match(name, dialect.rules) if original != name and original in state else None
+        if found and all(n in theirs for n in found.theirs):
+            again, differs = to_ours(theirs, {name: parameter.shape}, dialect)
+            if differs or not torch.equal(again[name], state[original]):
+                wrong.append(f"{found.theirs[0]} differs from {original}, which it is tied to")
+    return wrong
 
 
 def recognise(model: Model, theirs: Mapping[str, Tensor]) -> Dialect:
@@ -120,13 +141,16 @@ def recognise(model: Model, theirs: Mapping[str, Tensor]) -> Dialect:
 
 def adopted(model: Model, theirs: Mapping[str, Tensor], dialect: Dialect) -> dict[str, Any]:
     """Overrides that make the spec fit dialect and checkpoint: its own changes, classes, channels, resolution."""
-    changes: dict[str, Any] = dict(dialect.changes)
+    stem, head = model.resolved["stem"], model.resolved["head"]
+
+    def applies(path: str) -> bool:  # a head of another kind has nothing to be changed
+        return not path.startswith("head.") or path.split(".")[1] in head
 
     def shape(ours: str) -> tuple[int, ...] | None:
         found = match(ours, dialect.rules)
-        return tuple(theirs[found.theirs[0]].shape) if found and found.theirs[0] in theirs else None
+        return tuple(plain(theirs[found.theirs[0]], found.rule).shape) if found and found.theirs[0] in theirs else None
 
-    stem, head = model.resolved["stem"], model.resolved["head"]
+    changes: dict[str, Any] = {path: value for path, value in dialect.changes.items() if applies(path)}
     if "num_classes" in head and (found := shape("head.fc.weight")) and found[0] != head["num_classes"]:
         changes["head.num_classes"] = found[0]
     if "in_chans" in stem and (found := shape("stem.conv.weight")) and found[1] != stem["in_chans"]:
@@ -165,7 +189,7 @@ def _bound_rows(model: Model) -> list[tuple[str, int, tuple[int, ...], int]]:
     side = size if isinstance(size, int) else size[0]
     for path, module in model.named_modules():
         for name in getattr(module, "resizes", {}):
-            grid = tuple(module.grid)  # type: ignore[arg-type]
+            grid = tuple(module.grid)
             found.append((f"{path}.{name}", torch.Size(grid).numel(), grid, max(1, side // max(1, grid[0]))))
     return found
 
@@ -175,7 +199,7 @@ def resize(model: Model, img_size: int | list[int]) -> None:
     """Make an image model one of another resolution: what is bound to a grid is resized by its declared rule."""
     old = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     grids = {
-        f"{path}.{name}": (tuple(module.grid), rule)  # type: ignore[arg-type]
+        f"{path}.{name}": (tuple(module.grid), rule)
         for path, module in model.named_modules()
         for name, rule in getattr(module, "resizes", {}).items()
     }
@@ -186,7 +210,7 @@ def resize(model: Model, img_size: int | list[int]) -> None:
         for name in getattr(module, "resizes", {}):
             full = f"{path}.{name}"
             before, rule = grids[full]
-            old[full] = rule(old[full], before, tuple(module.grid))  # type: ignore[arg-type]
+            old[full] = rule(old[full], before, tuple(module.grid))
     saving.put(model, old, "the resized model")
 
 
@@ -197,5 +221,4 @@ def to_published(model: Model, name: str) -> dict[str, Tensor]:
     found = {d.name: d for d in dialects_of(model)}
     if name not in found:
         raise BadWeights(f"{model.name} has no dialect {name!r}; there are: {', '.join(found)}")
-    kept = saving.tensors_of_names(model)
-    return to_theirs({n: t for n, t in model.state_dict().items() if n in kept}, found[name])
+    return to_theirs(model.state_dict(), found[name])

@@ -1,9 +1,9 @@
 """Published tensor names: rules from ours to theirs that run both ways.
 
-A rule pairs dotted prefixes: what follows the prefix (`.weight`) is the same on both sides. `{i}` stands for an index; on
-their side it may be scaled and shifted, as in `{2i+1}`. Several names on their side are stacked along the first axis to
-make ours (q, k and v), several on ours are cut from theirs (class token's and grid's positions). The longest prefix that
-fits wins, so that a rule for a part overrides a rule for its block.
+A rule pairs dotted prefixes: what follows the prefix (`.weight`) is the same on both sides. `{i}` stands for an index;
+on their side it may be scaled and shifted, as in `{2i+1}`. Several names on their side are stacked along the first axis
+to make ours (q, k and v), several on ours are cut from theirs (class token's and grid's positions). The longest prefix
+that fits wins, so that a rule for a part overrides a rule for its block.
 """
 
 from __future__ import annotations
@@ -23,9 +23,13 @@ from .errors import BadWeights
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One correspondence. `sizes` are the lengths of their several parts along the first axis; `ones` the places of
-    axes of length 1 in their shape that ours lacks; `transpose` swaps the last two axes; `rows` says that all but the
-    last axis of ours are one axis of theirs (a grid of positions); `channels_first` that their first axis is our last."""
+    """One correspondence.
+
+    `sizes` are the lengths of their several parts along the first axis; `ones` the places of axes of length 1 in their
+    shape that ours lacks; `transpose` swaps the last two axes; `rows` says that all but the last axis of ours are one
+    axis of theirs (a grid of positions); `channels_first` that their first axis is our last; `pixels` (height, width,
+    channels) that their last axis is a patch with channels last, and ours a convolution's kernel.
+    """
 
     ours: str | tuple[str, ...]
     theirs: str | tuple[str, ...]
@@ -34,6 +38,7 @@ class Rule:
     transpose: bool = False
     rows: bool = False
     channels_first: bool = False
+    pixels: tuple[int, int, int] | None = None
 
     @property
     def our_prefixes(self) -> tuple[str, ...]:
@@ -104,16 +109,33 @@ def plain(tensor: Tensor, rule: Rule) -> Tensor:
     for axis in sorted(rule.ones, reverse=True):
         if axis < tensor.dim() and tensor.shape[axis] == 1:
             tensor = tensor.squeeze(axis)
+    if rule.pixels and tensor.shape[-1] == prod(rule.pixels):
+        tensor = tensor.unflatten(-1, rule.pixels).movedim(-1, 1)
     if rule.channels_first:
         tensor = tensor.movedim(0, -1)
     return tensor.mT if rule.transpose else tensor
 
 
-def to_ours(theirs: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], dialect: Dialect) -> tuple[dict[str, Tensor], list[str]]:
+def published(tensor: Tensor, rule: Rule) -> Tensor:
+    """Our tensor with their axes: what `plain` undoes."""
+    if rule.transpose:
+        tensor = tensor.mT
+    if rule.channels_first:
+        tensor = tensor.movedim(-1, 0)
+    if rule.pixels:
+        tensor = tensor.movedim(1, -1).flatten(1)
+    for axis in sorted(rule.ones):
+        tensor = tensor.unsqueeze(axis)
+    return tensor.contiguous()
+
+
+def to_ours(
+    theirs: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], dialect: Dialect
+) -> tuple[dict[str, Tensor], list[str]]:
     """Their tensors under our names, and what is wrong with them, name by name. Only axes of length 1 may differ."""
     state: dict[str, Tensor] = {}
     wrong: list[str] = []
-    for name, shape in shapes.items():
+    for name in shapes:
         if name in state:
             continue
         found = match(name, dialect.rules)
@@ -157,15 +179,10 @@ def to_theirs(ours: Mapping[str, Tensor], dialect: Dialect) -> dict[str, Tensor]
         if found.rule.rows:
             pieces = [p.flatten(0, -2) for p in pieces]
         whole = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-        if found.rule.transpose:
-            whole = whole.mT
-        if found.rule.channels_first:
-            whole = whole.movedim(-1, 0)
-        sizes = found.rule.sizes or (whole.shape[0],) if len(found.theirs) > 1 else (whole.shape[0],)
-        if sum(sizes) != whole.shape[0] or len(sizes) != len(found.theirs):
-            sizes = (whole.shape[0] // len(found.theirs),) * len(found.theirs)
+        several = len(found.theirs)
+        sizes = found.rule.sizes or (whole.shape[0] // several,) * several if several > 1 else (whole.shape[0],)
+        if sum(sizes) != whole.shape[0] or len(sizes) != several:
+            raise BadWeights(f"{name} has {whole.shape[0]} rows; {dialect.name} split them as {list(sizes)}")
         for their_name, piece in zip(found.theirs, whole.split(list(sizes)), strict=True):
-            for axis in sorted(found.rule.ones):
-                piece = piece.unsqueeze(axis)
-            state[their_name] = piece.contiguous()
+            state[their_name] = published(piece, found.rule)
     return state

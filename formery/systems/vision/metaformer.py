@@ -17,7 +17,7 @@ SIZES: dict[str, tuple[list[int], list[int], float]] = {  # dims, depths, layer 
 ATTENTION = {"kind": "attention", "head_dim": 32, "bias": False}
 STUDIES: dict[str, list[str]] = {  # mixers of the four stages (table 5); p pooling, a attention, f spatial FC
     "metaformer_id_s12": ["identity"] * 4,
-    "metaformer_rand_s12": ["identity", "identity", "random", "random"],
+    "metaformer_rand_s12": ["random"] * 4,  # the paper's 21M frozen numbers are one N x N matrix in every block
     "metaformer_pppa_s12": ["pooling", "pooling", "pooling", "attention"],
     "metaformer_ppaa_s12": ["pooling", "pooling", "attention", "attention"],
     "metaformer_pppf_s12": ["pooling", "pooling", "pooling", "spatial_fc"],
@@ -39,7 +39,9 @@ def variant(name: str) -> dict[str, Any]:
             "kind": "pyramid",
             "dims": dims,
             "depths": depths,
-            "mixer": [ATTENTION | {"heads": dim // 32} if m == "attention" else m for m, dim in zip(mixers, dims, strict=True)],
+            "mixer": [
+                ATTENTION | {"heads": dim // 32} if m == "attention" else m for m, dim in zip(mixers, dims, strict=True)
+            ],
             "scheme": {"kind": "pre", "norm": norm, "scale": scale},
             "positions": positions,
         },
@@ -56,7 +58,9 @@ def dialects(resolved: Mapping[str, Any]) -> list[Dialect]:
             authors.append(Rule(f"body.stages.{i}.merge.conv", f"network.{number}.proj"))
             number += 1
         if stage.get("position"):
-            authors.append(Rule(f"body.stages.{i}.position.table", f"network.{number}.pos_embed", ones=(0,), channels_first=True))
+            authors.append(
+                Rule(f"body.stages.{i}.position.table", f"network.{number}.pos_embed", ones=(0,), channels_first=True)
+            )
             number += 1
         block, theirs = f"body.stages.{i}.blocks.{{j}}", f"network.{number}.{{j}}"
         authors += [

@@ -1,0 +1,71 @@
+"""Published names of layers that several systems have: Llama's attention and MLP, Gated DeltaNet; and their configs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import BadSpec
+from ..weights import Rule
+
+
+def attention(ours: str, theirs: str, mixer: Mapping[str, Any], dim: int) -> list[Rule]:
+    """A resolved attention of a model of width `dim` and Llama's projections q, k, v and o, under two prefixes."""
+    width = mixer["head_dim"] or dim // mixer["heads"]
+    keys = (mixer["kv_heads"] or mixer["heads"]) * width
+    return [
+        Rule(f"{ours}.qkv", tuple(f"{theirs}.{n}_proj" for n in "qkv"), sizes=(mixer["heads"] * width, keys, keys)),
+        *(Rule(f"{ours}.{n}", f"{theirs}.{n}") for n in ("q_norm", "k_norm")),
+        Rule(f"{ours}.out", f"{theirs}.o_proj"),
+    ]
+
+
+def swiglu(ours: str, theirs: str) -> list[Rule]:
+    """A swiglu and Llama's gate, up and down projections, under two prefixes."""
+    return [
+        Rule(f"{ours}.expand", (f"{theirs}.gate_proj", f"{theirs}.up_proj")),
+        Rule(f"{ours}.reduce", f"{theirs}.down_proj"),
+    ]
+
+
+def gated_deltanet(ours: str, theirs: str, mixer: Mapping[str, Any], num_convs: int) -> list[Rule]:
+    """A resolved gated_deltanet and its six projections, under two prefixes.
+
+    transformers keeps one convolution of q, k and v, fla three. An empty prefix is a bare layer's.
+    """
+    ours, theirs = (f"{prefix}." if prefix else "" for prefix in (ours, theirs))
+    keys = mixer["heads"] * mixer["head_dim"]
+    value_heads = mixer["value_heads"] or mixer["heads"]
+    values = value_heads * (mixer["value_dim"] or 2 * mixer["head_dim"])
+    sizes = (keys, keys, values, values, value_heads, value_heads)
+    convs = [f"{theirs}{n}_conv1d.weight" for n in "qkv"] if num_convs == 3 else [f"{theirs}conv1d.weight"]
+    return [
+        Rule(f"{ours}project", tuple(f"{theirs}{n}_proj" for n in "qkvgab"), sizes=sizes),
+        Rule(f"{ours}conv", tuple(convs), sizes=sizes[:3] if num_convs == 3 else None, ones=(1,)),
+        Rule(f"{ours}log_rate", f"{theirs}A_log"),
+        Rule(f"{ours}step_bias", f"{theirs}dt_bias"),
+        Rule(f"{ours}norm", f"{theirs}o_norm.weight"),
+        Rule(f"{ours}out", f"{theirs}o_proj"),
+    ]
+
+
+def rope(config: Mapping[str, Any]) -> tuple[float | None, float]:
+    """(base, fraction) of a config's rotary positions; the base is None where it is null or missing.
+
+    transformers 5 writes `rope_parameters`, 4 wrote `rope_theta` and `rope_scaling`. BadSpec where angles are scaled.
+    """
+    given = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    kind = given.get("rope_type", given.get("type", "default"))
+    if kind != "default":
+        raise BadSpec(
+            f"rope_type: formery's rope does not scale its angles, got {kind!r}; only 'default' can be loaded"
+        )
+    theta = given.get("rope_theta", config.get("rope_theta"))
+    fraction = given.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0))
+    return (None if theta is None else float(theta)), float(fraction)
+
+
+def silu_only(config: Mapping[str, Any]) -> None:
+    """BadSpec unless a config's MLP is gated by silu."""
+    if config.get("hidden_act", "silu") not in ("silu", "swish"):
+        raise BadSpec(f"hidden_act: formery's swiglu is gated by silu, got {config['hidden_act']!r}")

@@ -1,0 +1,113 @@
+"""Vision Transformer (arXiv 2010.11929; the small sizes as in DeiT, arXiv 2012.12877)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...weights import Dialect, Rule
+
+SIZES: dict[str, tuple[int, int]] = {"tiny": (192, 3), "small": (384, 6), "base": (768, 12)}  # width, heads
+DEPTH = 12
+NORM = {"kind": "layer", "eps": 1e-6}
+
+
+def variant(name: str) -> dict[str, Any]:
+    """The spec of a variant."""
+    dim, heads = SIZES[name.rpartition("_")[2]]
+    return {
+        "stem": {"kind": "patches", "dim": dim, "size": 16},
+        "body": {
+            "kind": "stack",
+            "depth": DEPTH,
+            "mixer": {"kind": "attention", "heads": heads},
+            "scheme": {"kind": "pre", "norm": NORM},
+            "prefix": 1,  # the class token, with a position of its own
+            "position": {"kind": "learned", "prefix": 1},
+        },
+        "head": {"kind": "classes", "pool": "token", "norm": NORM},
+    }
+
+
+def dialects(resolved: Mapping[str, Any]) -> list[Dialect]:
+    """timm's names; transformers' of version 5's modules and of its files; Pre-RMSNorm's (arXiv 2305.14858)."""
+    size, chans = resolved["stem"].get("size", 1), resolved["stem"].get("in_chans", 3)
+    eps = {f"{path}.eps": 1e-12 for path in NORMS}
+    plain = {f"{path}.{key}": value for path in NORMS for key, value in (("eps", 1e-5), ("affine", False))}
+    return [
+        Dialect("timm", _timm()),
+        Dialect("transformers", _transformers(MODULES), eps),
+        Dialect("transformers_files", _transformers(FILES), eps, ignores=(r"^vit\.pooler\.",)),
+        Dialect("pre_rmsnorm", _pre_rmsnorm((size, size, chans)), plain | {"body.position.prefix": 0}),
+    ]
+
+
+NORMS = ("body.blocks.*.scheme.norm", "head.norm")
+POSITIONS = ("body.position.prefix", "body.position.table")
+BLOCK = "body.blocks.{i}"
+PARTS = {
+    f"{BLOCK}.scheme.norms.0": "norm1",
+    f"{BLOCK}.mixer.qkv": "attn.qkv",
+    f"{BLOCK}.mixer.out": "attn.proj",
+    f"{BLOCK}.scheme.norms.1": "norm2",
+    f"{BLOCK}.channel.expand": "mlp.fc1",
+    f"{BLOCK}.channel.reduce": "mlp.fc2",
+}
+MODULES = {
+    "block": "vit.layers.{i}",
+    "norms": ("layernorm_before", "layernorm_after"),
+    "qkv": tuple(f"attention.{n}_proj" for n in "qkv"),
+    "out": "attention.o_proj",
+    "expand": "mlp.fc1",
+    "reduce": "mlp.fc2",
+}
+FILES = {
+    "block": "vit.encoder.layer.{i}",
+    "norms": ("layernorm_before", "layernorm_after"),
+    "qkv": tuple(f"attention.attention.{n}" for n in ("query", "key", "value")),
+    "out": "attention.output.dense",
+    "expand": "intermediate.dense",
+    "reduce": "output.dense",
+}
+
+
+def _timm() -> tuple[Rule, ...]:
+    return (
+        Rule("stem.conv", "patch_embed.proj"),
+        Rule("body.prefix", "cls_token", ones=(0,)),
+        Rule(POSITIONS, "pos_embed", ones=(0,), rows=True),
+        *(Rule(ours, f"blocks.{{i}}.{theirs}") for ours, theirs in PARTS.items()),
+        Rule("head.norm", "norm"),
+        Rule("head.fc", "head"),
+    )
+
+
+def _transformers(names: Mapping[str, Any]) -> tuple[Rule, ...]:
+    theirs = names["block"]
+    return (
+        Rule("stem.conv", "vit.embeddings.patch_embeddings.projection"),
+        Rule("body.prefix", "vit.embeddings.cls_token", ones=(0,)),
+        Rule(POSITIONS, "vit.embeddings.position_embeddings", ones=(0,), rows=True),
+        *(Rule(f"{BLOCK}.scheme.norms.{n}", f"{theirs}.{norm}") for n, norm in enumerate(names["norms"])),
+        Rule(f"{BLOCK}.mixer.qkv", tuple(f"{theirs}.{n}" for n in names["qkv"])),
+        Rule(f"{BLOCK}.mixer.out", f"{theirs}.{names['out']}"),
+        *(Rule(f"{BLOCK}.channel.{n}", f"{theirs}.{names[n]}") for n in ("expand", "reduce")),
+        Rule("head.norm", "vit.layernorm"),
+        Rule("head.fc", "classifier"),
+    )
+
+
+def _pre_rmsnorm(patch: tuple[int, int, int]) -> tuple[Rule, ...]:
+    """Norms without weights; patches flattened row, column, channel; a class token without position."""
+    theirs = "transformer.layers.{i}"
+    return (
+        Rule("stem.conv.weight", "to_patch_embedding.1.weight", pixels=patch),
+        Rule("stem.conv.bias", "to_patch_embedding.1.bias"),
+        Rule("body.prefix", "cls_token", ones=(0,)),
+        Rule("body.position.table", "pos_embedding", ones=(0,), rows=True),
+        Rule(f"{BLOCK}.mixer.qkv", f"{theirs}.1.to_qkv"),
+        Rule(f"{BLOCK}.mixer.out", f"{theirs}.1.to_out"),
+        Rule(f"{BLOCK}.channel.expand", f"{theirs}.3.net.0"),
+        Rule(f"{BLOCK}.channel.reduce", f"{theirs}.3.net.2"),
+        Rule("head.fc", "mlp_head.1"),
+    )
