@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.resources import files
 from typing import Any
 
-from .errors import UnknownName
+from .errors import BadSpec, UnknownName
 from .registry import nearest
 
 GROUPS = ("vision", "language")
@@ -41,6 +41,11 @@ class Card:
     @property
     def claims(self) -> list[dict[str, Any]]:
         return list(self.data.get("claims", []))
+
+    @property
+    def model_types(self) -> list[str]:
+        """The `model_type` of configs of transformers that the system's `from_config` reads."""
+        return list(self.data.get("model_types", []))
 
     @property
     def module(self) -> str:
@@ -110,3 +115,26 @@ def spec_of(name: str) -> dict[str, Any]:
     """The spec of a variant, with its canonical name inside."""
     name = canonical(name)
     return {"name": name, **module_of(variants()[name]).variant(name)}
+
+
+def of_config(config: Any) -> Card:
+    """The card of the system that reads a config of transformers; UnknownName with the model types that are read."""
+    readers = {kind: card for card in cards().values() for kind in card.model_types}
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if not isinstance(kind, str):
+        raise UnknownName("the config names no model_type, so it is none of transformers' models")
+    if kind not in readers:
+        raise UnknownName(f"no system here reads a config of model_type {kind!r}; {nearest(kind, readers)}")
+    return readers[kind]
+
+
+def spec_of_config(config: Any) -> dict[str, Any]:
+    """The spec that a config of transformers describes; BadSpec where an entry is missing or has no part here."""
+    card = of_config(config)
+    try:
+        described: dict[str, Any] = module_of(card).from_config(config)
+    except KeyError as error:
+        raise BadSpec(f"this config of a {config['model_type']} lacks {error}") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise BadSpec(f"this config of a {config['model_type']} has an entry of the wrong type: {error}") from None
+    return {"name": card.name, **described}

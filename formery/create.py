@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import cards, spec
-from .errors import BadFile, BadSpec
+from .errors import BadFile, BadSpec, BadWeights
 
 if TYPE_CHECKING:
     from .model import Model
@@ -107,55 +107,118 @@ def create_model(
     out_indices: Sequence[int] | None = None,
     override: Mapping[str, Any] | None = None,
 ) -> Model:
-    """A model by name (canonical, timm's or the authors'), by spec, or a saved one by its folder.
+    """A model by name (canonical, timm's or the authors'), by spec, or by the folder of a saved one.
 
     `pretrained` is a file or folder of published or saved weights, or `"hf-hub:owner/name"`; formery ships no weights,
-    so `True` says where to get them. `override` replaces nodes of the spec by dotted globs:
-    `{"body.stages.2.mixer": "gated_deltanet"}`. With `features_only` the model returns the list of its feature maps.
-    UnknownName and BadSpec name the fault and the nearest match.
+    so `True` says where to get them. A folder of transformers whose config formery reads is built by that config.
+    `override` replaces nodes of the spec by dotted globs: `{"body.stages.2.mixer": "gated_deltanet"}`. With
+    `features_only` the model returns the list of its feature maps. UnknownName and BadSpec name the fault and the
+    nearest match.
     """
     from .model import Model
-    from .published import load_published, resize
-    from .saving import fetch, loads_as_model
+    from .published import config_beside, load_published
+    from .saving import loads_as_model
 
+    given: str | Mapping[str, Any] | None = name_or_spec
+    folder = _checkpoint(name_or_spec, pretrained)
     if isinstance(name_or_spec, str) and _is_folder(name_or_spec):
-        model = Model.from_pretrained(name_or_spec)
-        if any(v is not None for v in (in_chans, img_size, drop_path_rate, override)) or features_only or pretrained:
-            raise BadSpec("a saved model is built as it was saved; only num_classes and global_pool can be changed")
-        if num_classes is not None and num_classes != model.num_classes:
-            model.reset_classifier(num_classes, global_pool)
-        return model
-    resolved = model_spec(
-        name_or_spec, num_classes=num_classes, in_chans=in_chans, img_size=img_size, drop_path_rate=drop_path_rate,
-        global_pool=global_pool, features_only=features_only, out_indices=out_indices, override=override,
-    )  # fmt: skip
-    if not pretrained:
+        given, folder = None, Path(name_or_spec)
+        if pretrained:
+            raise BadSpec("the folder brings its own weights; leave pretrained out")
+    wishes = (in_chans, img_size, drop_path_rate, override, out_indices, features_only or None)
+    config = None
+    if folder is not None and loads_as_model(folder):
+        return _saved(folder, given, wishes, num_classes, global_pool)
+    if folder is not None:
+        config = config_beside(folder, needed=given is None)
+    if config is not None and not isinstance(given, Mapping):
+        given = _described(given, config, str(folder))
+    assert given is not None
+    arguments: dict[str, Any] = {"img_size": img_size, "drop_path_rate": drop_path_rate, "override": override}
+    arguments |= {"num_classes": num_classes, "in_chans": in_chans, "global_pool": global_pool}
+    resolved = model_spec(given, **arguments, features_only=features_only, out_indices=out_indices)
+    if folder is None:
         return Model(resolved)
+    import torch
+
+    with torch.device("meta"):  # no values are drawn for what the checkpoint brings
+        model = Model(model_spec(given, **arguments) if features_only else resolved)
+    load_published(model, folder, own_config=config is not None and not isinstance(name_or_spec, Mapping))
+    return _as_asked(model, resolved, num_classes, in_chans, img_size, features_only)
+
+
+def _checkpoint(name_or_spec: str | Mapping[str, Any], pretrained: bool | str | Path) -> Path | None:
+    """The file or folder of weights that `pretrained` names, downloaded where it is the hub's."""
+    from .saving import fetch
+
     if pretrained is True:
-        raise BadFile(
-            "formery ships no weights; give "
-            f"pretrained='hf-hub:timm/{resolved.get('name')}' or the path of a checkpoint"
-        )
+        name = cards.canonical(name_or_spec) if isinstance(name_or_spec, str) else "NAME"
+        raise BadFile(f"formery ships no weights; give pretrained='hf-hub:timm/{name}' or the path of a checkpoint")
+    if not pretrained:
+        return None
     source = str(pretrained)
-    folder = fetch(source) if source.startswith(("hf-hub:", "hf_hub:")) or Path(source).is_dir() else Path(source)
-    if folder.is_dir() and loads_as_model(folder):
-        return Model.from_pretrained(folder)
-    headless = (
-        {**resolved, "head": spec.resolve(cards.spec_of(resolved["name"]))["head"]} if features_only else resolved
-    )
-    model = Model(headless)
-    load_published(model, folder)
-    return _as_asked(model, resolved, num_classes, img_size, features_only, resize)
+    return fetch(source) if source.startswith(("hf-hub:", "hf_hub:")) else Path(source)
+
+
+def _saved(
+    folder: Path,
+    given: str | Mapping[str, Any] | None,
+    wishes: tuple[Any, ...],
+    num_classes: int | None,
+    global_pool: str | None,
+) -> Model:
+    """A model that formery saved: built as it was, with other classes or pooling where they are asked for."""
+    from .model import Model
+
+    if any(wish is not None for wish in wishes) or isinstance(given, Mapping):
+        raise BadSpec("a saved model is built as it was saved; only num_classes and global_pool can be changed")
+    model = Model.from_pretrained(folder)
+    if given is not None and cards.canonical(given) != model.name:
+        raise BadWeights(f"{folder} holds a saved {model.name}, not {given}; use create_model({str(folder)!r})")
+    classes = model.num_classes if num_classes is None else num_classes
+    if classes != model.num_classes or global_pool is not None:
+        model.reset_classifier(classes, global_pool)
+    return model
+
+
+def _described(name: str | None, config: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    """The spec of transformers' config beside a checkpoint, under `name` where that is the same model by its shape."""
+    described = cards.spec_of_config(config)
+    if name is None:
+        return described
+    canonical = cards.canonical(name)
+    if cards.variants()[canonical].name != described["name"]:
+        raise BadWeights(f"{folder} holds a {config['model_type']}, not {name}; use create_model({folder!r})")
+    sizes = [
+        (node["stem"]["dim"], spec.count("body", "block", node["body"]))
+        for node in (spec.resolve(described), spec.resolve(cards.spec_of(canonical)))
+    ]
+    if sizes[0] != sizes[1]:
+        (width, depth), (wanted, blocks) = sizes
+        raise BadWeights(
+            f"{folder} has width {width} and {depth} blocks, {name} has {wanted} and {blocks}; "
+            f"use create_model({folder!r})"
+        )
+    return described | {"name": canonical}
 
 
 def _as_asked(
-    model: Model, resolved: Mapping[str, Any], num_classes: int | None, img_size: Any, features_only: bool, resize: Any
+    model: Model,
+    resolved: Mapping[str, Any],
+    num_classes: int | None,
+    in_chans: int | None,
+    img_size: int | Sequence[int] | None,
+    features_only: bool,
 ) -> Model:
-    """A loaded model with the classes, resolution and head that were asked for where the checkpoint has others."""
+    """A loaded model with the channels, resolution, classes and head asked for where the checkpoint has others."""
     from .model import Model
+    from .published import change_channels, resize
 
-    if img_size is not None and resolved["stem"]["img_size"] != model.resolved["stem"]["img_size"]:
-        resize(model, resolved["stem"]["img_size"])
+    wanted, got = resolved["stem"], model.resolved["stem"]
+    if in_chans is not None and in_chans != got["in_chans"]:
+        change_channels(model, in_chans)
+    if img_size is not None and wanted["img_size"] != got["img_size"]:
+        resize(model, wanted["img_size"])
     if features_only:
         bare = Model(spec.resolve({**model.resolved, "head": resolved["head"]}))
         tensors = model.state_dict()

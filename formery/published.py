@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from . import cards, saving
-from .errors import BadFile, BadWeights
+from .errors import BadFile, BadWeights, UnknownName
 from .files import read_json
-from .spec import override
+from .spec import override, resolve, short
 from .weights import Dialect, expected, match, plain, to_ours, to_theirs
 
 if TYPE_CHECKING:
@@ -77,20 +77,48 @@ def dialects_of(model: Model) -> list[Dialect]:
     return list(cards.module_of(family).dialects(model.resolved))
 
 
+def config_beside(source: str | Path | Mapping[str, Any], *, needed: bool = False) -> dict[str, Any] | None:
+    """The config of transformers in a folder of weights, where a system here reads it.
+
+    Where one is `needed`, BadFile or UnknownName says why there is none.
+    """
+    if isinstance(source, Mapping) or not Path(source).is_dir():
+        return None
+    path = Path(source) / saving.CONFIG
+    if not path.is_file() and not needed:
+        return None
+    config = read_json(path)
+    if needed and not (isinstance(config, dict) and "model_type" in config):
+        saving.read_config(Path(source))
+    try:
+        cards.of_config(config)
+    except UnknownName:
+        if needed:
+            raise
+        return None
+    return dict(config)
+
+
 def load_published(
-    model: Model, source: str | Path | Mapping[str, Any], *, img_size: int | list[int] | None = None
+    model: Model,
+    source: str | Path | Mapping[str, Any],
+    *,
+    img_size: int | list[int] | None = None,
+    own_config: bool = False,
 ) -> list[str]:
-    """See `Model.load_published`."""
+    """See `Model.load_published`. `own_config`: the model's spec was made from the config beside the weights."""
     if model.plans:
         raise BadWeights("published weights fit the model as published; load them before rewriting it")
     theirs = read(source)
     dialect = recognise(model, theirs)
-    changes = adopted(model, theirs, dialect)
+    changes = adopted(model, theirs, dialect, own_config=own_config)
     wanted = img_size if img_size is not None else model.resolved["stem"].get("img_size")
     new = override(model.resolved, changes) if changes else model.resolved
     if new != model.resolved:
         model.rebuild(new)
         dialect = next(d for d in dialects_of(model) if d.name == dialect.name)
+    if not own_config:
+        _check_config(model, source)
     like, kept = next(model.parameters()), saving.tensors_of_names(model)
     names = list(model.state_dict())
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items() if name in kept}
@@ -106,6 +134,44 @@ def load_published(
     if img_size is not None and wanted != model.resolved["stem"].get("img_size"):
         resize(model, wanted)
     return unused
+
+
+UNSEEN = frozenset(
+    (
+        *("kind", "position", "theta", "fraction", "interleaved", "eps", "heads", "window", "qk_norm_over", "negative"),
+        *("order", "pool", "activation", "size", "stride", "padding"),
+    )
+)
+"""Options that change what a model computes and that the shapes of its weights cannot show."""
+
+
+def _check_config(model: Model, source: str | Path | Mapping[str, Any]) -> None:
+    """BadWeights where the config beside the weights means another model than this one of the same shapes."""
+    config = config_beside(source)
+    if config is None:
+        return
+    described = resolve(cards.spec_of_config(config))
+    differing = list(_differences(model.resolved, described))
+    if differing:
+        path, ours, theirs = differing[0]
+        more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
+        raise BadWeights(
+            f"{path} is {short(ours)} in {model.name}, {short(theirs)} by the config beside these weights{more}; "
+            f"use create_model({str(source)!r})"
+        )
+
+
+def _differences(ours: Any, theirs: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(path, ours, theirs) of the unseen options in which two resolved specs differ, the outermost of each place."""
+    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+        same = ours.get("kind") == theirs.get("kind")
+        for key in sorted(ours.keys() & theirs.keys()) if same else ["kind"]:
+            yield from _differences(ours[key], theirs[key], f"{path}.{key}" if path else key)
+    elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        for i, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+            yield from _differences(one, other, f"{path}.{i}")
+    elif ours != theirs and path.rpartition(".")[2] in UNSEEN:
+        yield path, ours, theirs
 
 
 def _twins(model: Model, theirs: Mapping[str, Tensor], state: Mapping[str, Tensor], dialect: Dialect) -> list[str]:
@@ -139,7 +205,9 @@ def recognise(model: Model, theirs: Mapping[str, Tensor]) -> Dialect:
     return best
 
 
-def adopted(model: Model, theirs: Mapping[str, Tensor], dialect: Dialect) -> dict[str, Any]:
+def adopted(
+    model: Model, theirs: Mapping[str, Tensor], dialect: Dialect, *, own_config: bool = False
+) -> dict[str, Any]:
     """Overrides that make the spec fit dialect and checkpoint: its own changes, classes, channels, resolution."""
     stem, head = model.resolved["stem"], model.resolved["head"]
 
@@ -150,7 +218,8 @@ def adopted(model: Model, theirs: Mapping[str, Tensor], dialect: Dialect) -> dic
         found = match(ours, dialect.rules)
         return tuple(plain(theirs[found.theirs[0]], found.rule).shape) if found and found.theirs[0] in theirs else None
 
-    changes: dict[str, Any] = {path: value for path, value in dialect.changes.items() if applies(path)}
+    implied = {} if own_config else dialect.changes
+    changes: dict[str, Any] = {path: value for path, value in implied.items() if applies(path)}
     if "num_classes" in head and (found := shape("head.fc.weight")) and found[0] != head["num_classes"]:
         changes["head.num_classes"] = found[0]
     if "in_chans" in stem and (found := shape("stem.conv.weight")) and found[1] != stem["in_chans"]:
@@ -192,6 +261,23 @@ def _bound_rows(model: Model) -> list[tuple[str, int, tuple[int, ...], int]]:
             grid = tuple(module.grid)
             found.append((f"{path}.{name}", torch.Size(grid).numel(), grid, max(1, side // max(1, grid[0]))))
     return found
+
+
+@torch.no_grad()
+def change_channels(model: Model, in_chans: int) -> None:
+    """Make an image model one for `in_chans` channels: the first convolution's are summed for one, repeated for more.
+
+    Repeated kernels are scaled so that an image with equal channels gives what it gave before.
+    """
+    old = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    extra = model.extra
+    model.rebuild(override(model.resolved, {"stem.in_chans": in_chans}))
+    model.extra = extra
+    kernel = old["stem.conv.weight"]
+    repeats = -(-in_chans // kernel.shape[1])
+    changed = kernel.repeat(1, repeats, 1, 1)[:, :in_chans] * (kernel.shape[1] / in_chans)
+    old["stem.conv.weight"] = kernel.sum(1, keepdim=True) if in_chans == 1 else changed
+    saving.put(model, old, "the model of other channels")
 
 
 @torch.no_grad()

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import BadSpec
+from ..parts.activations import ACTIVATIONS
+from ..registry import nearest
 from ..weights import Rule
 
 
@@ -69,3 +71,18 @@ def silu_only(config: Mapping[str, Any]) -> None:
     """BadSpec unless a config's MLP is gated by silu."""
     if config.get("hidden_act", "silu") not in ("silu", "swish"):
         raise BadSpec(f"hidden_act: formery's swiglu is gated by silu, got {config['hidden_act']!r}")
+
+
+def activation(config: Mapping[str, Any]) -> str:
+    """Our name of a config's `hidden_act`; BadSpec where formery has none."""
+    ours = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "swish": "silu"}
+    given = config.get("hidden_act", "gelu")
+    name = ours.get(given, given)
+    if name not in ACTIVATIONS:
+        raise BadSpec(f"hidden_act: no activation is called {given!r}; {nearest(str(given), ACTIVATIONS)}")
+    return str(name)
+
+
+def num_labels(config: Mapping[str, Any]) -> int:
+    """Classes of a config: its labels, or transformers' default of two."""
+    return len(config["id2label"]) if "id2label" in config else int(config.get("num_labels", 2))

@@ -1,7 +1,7 @@
 """The Llama decoder (arXiv 2302.13971): pre-norm RMS, rotary attention, gated MLP; the baseline of language models.
 
-`from_config` makes the spec of any checkpoint folder of transformers whose `model_type` is in `FAMILIES`; their files
-all use Llama's names. GPT's older wiring, as in Pre-RMSNorm's code (arXiv 2305.14858), is reached by a spec of its own.
+`from_config` makes the spec of any checkpoint folder of transformers whose `model_type` the card names; their files all
+use Llama's names. GPT's older wiring, as in Pre-RMSNorm's code (arXiv 2305.14858), is reached by a spec of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ SIZES: dict[str, tuple[int, int, int]] = {  # width, depth, heads: plain baselin
     "small": (512, 8, 8),
     "base": (768, 12, 12),
 }
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 ROPE_BASE = 10000.0
 """What all four families mean where a config does not give a base."""
 
@@ -66,7 +65,6 @@ def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
     blocks = [{"mixer": attention | {"window": window}, "channel": channel, "scheme": scheme} for window in windows]
     vocab = int(config["vocab_size"])
     return {
-        "name": "decoder",
         "stem": {"kind": "tokens", "dim": dim, "vocab": vocab},
         "body": {"kind": "stack", "blocks": blocks},
         "head": {"kind": "next_token", "norm": norm, "tie": bool(config.get("tie_word_embeddings", False))},

@@ -14,7 +14,6 @@ from ...weights import Dialect, Rule
 from .. import layers
 
 LAYOUT = "(gated_deltanet*3 attention)"
-FAMILIES = ("olmo_hybrid",)
 
 
 def variant(name: str) -> dict[str, Any]:
@@ -94,7 +93,7 @@ def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
     heads, dim, depth = (int(config[key]) for key in ("num_attention_heads", "hidden_size", "num_hidden_layers"))
     linear_heads = int(config.get("linear_num_key_heads") or heads)
     head_dim = int(config.get("linear_key_head_dim") or 0.75 * dim / linear_heads)
-    built = spec(
+    return spec(
         dim=dim,
         vocab=int(config["vocab_size"]),
         hidden=int(config["intermediate_size"]),
@@ -111,7 +110,6 @@ def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
         eps=float(config.get("rms_norm_eps", 1e-6)),
         tie=bool(config.get("tie_word_embeddings", False)),
     )
-    return {"name": "olmo_hybrid", **built}
 
 
 def _layout(kinds: Sequence[str] | None, depth: int) -> str:

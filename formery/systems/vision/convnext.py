@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...weights import Dialect, Rule
+from .. import layers
 
 SIZES: dict[str, tuple[int, list[int]]] = {  # first width (doubling), depths: section 3; atto to nano are timm's own
     "atto": (40, [2, 2, 6, 2]),
@@ -32,17 +33,42 @@ def variant(name: str) -> dict[str, Any]:
         stem = {"kind": "conv", "dim": dim, "size": 16, "stride": 16, "padding": 0}
         return {"stem": stem, "body": {"kind": "stack", "depth": depth, **blocks}, "head": head}
     first, depths = SIZES[size]
+    return _pyramid([first * 2**i for i in range(4)], depths, scale=1e-6) | {"head": head}
+
+
+def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The spec that a `convnext` config of transformers describes; BadSpec names what formery has no part for."""
+    stem = {
+        "size": config.get("patch_size", 4),
+        "stride": config.get("patch_size", 4),
+        "img_size": config.get("image_size", 224),
+        "in_chans": config.get("num_channels", 3),
+    }
+    scale = float(config.get("layer_scale_init_value", 1e-6))
+    built = _pyramid(
+        list(config.get("hidden_sizes", (96, 192, 384, 768))),
+        list(config.get("depths", (3, 3, 9, 3))),
+        scale=scale if scale > 0 else None,  # as in the authors' code, none where it would begin at 0
+        activation=layers.activation(config),
+    )
+    norm = {"kind": "layer", "eps": float(config.get("layer_norm_eps", 1e-12))}
+    head = {"kind": "classes", "norm": norm, "order": "pool_norm", "num_classes": layers.num_labels(config)}
+    return built | {"stem": built["stem"] | stem, "head": head}
+
+
+def _pyramid(dims: list[int], depths: list[int], *, scale: float | None, activation: str = "gelu") -> dict[str, Any]:
+    """Stem and body."""
     return {
-        "stem": {"kind": "conv", "dim": first, "size": 4, "stride": 4, "padding": 0, "norm": NORM},
+        "stem": {"kind": "conv", "dim": dims[0], "size": 4, "stride": 4, "padding": 0, "norm": NORM},
         "body": {
             "kind": "pyramid",
-            "dims": [first * 2**i for i in range(4)],
+            "dims": dims,
             "depths": depths,
             "mixer": "depthwise_conv",
-            "scheme": {"kind": "single", "norm": NORM, "scale": 1e-6},
+            "channel": {"kind": "mlp", "activation": activation},
+            "scheme": {"kind": "single", "norm": NORM, "scale": scale},
             "merge": {"kind": "conv", "size": 2, "padding": 0, "norm": NORM},
         },
-        "head": head,
     }
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ...errors import BadSpec
 from ...weights import Dialect, Rule
+from .. import layers
 
 SIZES: dict[str, tuple[list[int], list[int], float]] = {  # dims, depths, layer scale: table 1 and the authors' code
     "s12": ([64, 128, 320, 512], [2, 2, 6, 2], 1e-5),
@@ -46,6 +48,37 @@ def variant(name: str) -> dict[str, Any]:
             "positions": positions,
         },
         "head": {"kind": "classes", "norm": norm, "order": "norm_pool"},
+    }
+
+
+def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The spec that a `poolformer` config of transformers describes; BadSpec names what formery has no part for."""
+    sizes, strides, paddings = (
+        list(config.get(key, default))
+        for key, default in (("patch_sizes", (7, 3, 3, 3)), ("strides", (4, 2, 2, 2)), ("padding", (2, 1, 1, 1)))
+    )
+    geometry = list(zip(sizes, strides, paddings, strict=True))
+    if len(set(geometry[1:])) > 1:
+        raise BadSpec(f"patch_sizes, strides and padding are those of one merge between all stages, got {geometry[1:]}")
+    stem, merge = (dict(zip(("size", "stride", "padding"), three, strict=True)) for three in geometry[:2])
+    dims = list(config.get("hidden_sizes", (64, 128, 320, 512)))
+    scale = float(config.get("layer_scale_init_value", 1e-5)) if config.get("use_layer_scale", True) else None
+    return {
+        "stem": {"kind": "conv", "dim": dims[0], "in_chans": config.get("num_channels", 3), **stem},
+        "body": {
+            "kind": "pyramid",
+            "dims": dims,
+            "depths": list(config.get("depths", (2, 2, 6, 2))),
+            "mixer": {"kind": "pooling", "size": config.get("pool_size", 3)},
+            "channel": {
+                "kind": "mlp",
+                "ratio": float(config.get("mlp_ratio", 4.0)),
+                "activation": layers.activation(config),
+            },
+            "scheme": {"kind": "pre", "norm": "group1", "scale": scale},
+            "merge": {"kind": "conv", **merge},
+        },
+        "head": {"kind": "classes", "norm": "group1", "num_classes": layers.num_labels(config)},
     }
 
 

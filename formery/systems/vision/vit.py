@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...weights import Dialect, Rule
+from .. import layers
 
 SIZES: dict[str, tuple[int, int]] = {"tiny": (192, 3), "small": (384, 6), "base": (768, 12)}  # width, heads
 DEPTH = 12
@@ -15,17 +16,43 @@ NORM = {"kind": "layer", "eps": 1e-6}
 def variant(name: str) -> dict[str, Any]:
     """The spec of a variant."""
     dim, heads = SIZES[name.rpartition("_")[2]]
+    return _spec({"dim": dim, "size": 16}, DEPTH, {"heads": heads}, {}, NORM, {})
+
+
+def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The spec that a `vit` config of transformers describes; BadSpec names what formery has no part for."""
+    stem = {
+        "dim": int(config["hidden_size"]),
+        "size": config.get("patch_size", 16),
+        "img_size": config.get("image_size", 224),
+        "in_chans": config.get("num_channels", 3),
+    }
+    attention = {"heads": config["num_attention_heads"], "bias": config.get("qkv_bias", True)}
+    mlp = {"hidden": config["intermediate_size"], "activation": layers.activation(config)}
+    norm = {"kind": "layer", "eps": float(config.get("layer_norm_eps", 1e-12))}
+    return _spec(stem, config["num_hidden_layers"], attention, mlp, norm, {"num_classes": layers.num_labels(config)})
+
+
+def _spec(
+    stem: Mapping[str, Any],
+    depth: int,
+    attention: Mapping[str, Any],
+    mlp: Mapping[str, Any],
+    norm: Mapping[str, Any],
+    head: Mapping[str, Any],
+) -> dict[str, Any]:
     return {
-        "stem": {"kind": "patches", "dim": dim, "size": 16},
+        "stem": {"kind": "patches", **stem},
         "body": {
             "kind": "stack",
-            "depth": DEPTH,
-            "mixer": {"kind": "attention", "heads": heads},
-            "scheme": {"kind": "pre", "norm": NORM},
+            "depth": depth,
+            "mixer": {"kind": "attention", **attention},
+            "channel": {"kind": "mlp", **mlp},
+            "scheme": {"kind": "pre", "norm": norm},
             "prefix": 1,  # the class token, with a position of its own
             "position": {"kind": "learned", "prefix": 1},
         },
-        "head": {"kind": "classes", "pool": "token", "norm": NORM},
+        "head": {"kind": "classes", "pool": "token", "norm": norm, **head},
     }
 
 
