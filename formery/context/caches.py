@@ -23,8 +23,8 @@ class Seen(NamedTuple):
 
 
 def follows(*tensors: Tensor) -> bool:
-    """Whether gradients have to pass, so that tensors are kept by replacement and not written in place."""
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    """Whether gradients pass or have passed, so that tensors are kept by replacement and not written in place."""
+    return any(tensor.requires_grad for tensor in tensors)
 
 
 class Cache:

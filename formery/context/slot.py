@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 
@@ -13,8 +12,8 @@ class Slot:
         self.value = value
 
     def put(self, value: Tensor) -> None:
-        """In place without gradients; by replacement with them, so that back-propagation may pass through a stream."""
-        if torch.is_grad_enabled() and (value.requires_grad or self.value.requires_grad):
+        """In place without gradients; by replacement where they pass or have passed, so that a stream can be learned."""
+        if value.requires_grad or self.value.requires_grad:
             self.value = value.to(self.value.dtype)
         else:
             self.value.copy_(value)

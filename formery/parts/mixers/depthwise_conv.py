@@ -62,6 +62,8 @@ class DepthwiseConv(Mixer):
         y = self.conv(inputs).mT
         return y if undo is None else undo(y)
 
-    def new_state(self, batch: int, capacity: int) -> State:
+    def new_state(self, batch: int, capacity: int) -> State | None:
+        if self.streams == "no":
+            return None
         weight = self.conv.weight
         return State(tail=Slot(weight.new_zeros(batch, self.size - 1, weight.shape[0])))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...context import NOTHING, Context, State
+from ...errors import CannotRun
 from ..part import Resize
 from ..resize import resize_square
 from .mixer import Mixer
@@ -29,4 +30,7 @@ class Random(Mixer):
         self.register_buffer("matrix", torch.rand(tokens, tokens).softmax(-1))
 
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
-        return (self.matrix @ x.flatten(1, -2)).view_as(x)
+        rows = x.flatten(1, -2)
+        if rows.shape[1] != self.matrix.shape[1]:
+            raise CannotRun(f"random is bound to {self.matrix.shape[1]} tokens, got {rows.shape[1]}; set img_size")
+        return (self.matrix @ rows).view_as(x)
