@@ -1,0 +1,301 @@
+"""transformers' own models beside ours: saved folders load by their config, and our weights load back, strictly."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import tests.tvshim  # noqa: F401 # before transformers
+
+import pytest
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import (
+    ConvNextConfig,
+    ConvNextForImageClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    OlmoHybridConfig,
+    OlmoHybridForCausalLM,
+    PoolFormerConfig,
+    PoolFormerForImageClassification,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    ViTConfig,
+    ViTForImageClassification,
+)
+
+import formery
+from formery.errors import BadFile, BadSpec, BadWeights, UnknownName
+from formery.interop.transformers import load, model_types, spec_from_config
+
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+
+WANTED = 1e-5
+"""Of the output's scale."""
+
+TEXT: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "vocab_size": 64,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+    "bos_token_id": 2,
+}
+GROUPED = TEXT | {"num_key_value_heads": 2}
+NOPE = {"rope_type": "default", "rope_theta": None}
+IMAGE: dict[str, Any] = {"num_labels": 5}
+
+TEXTS = {
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**TEXT)),
+    "llama grouped": lambda: LlamaForCausalLM(LlamaConfig(**GROUPED, head_dim=12, rms_norm_eps=1e-3)),
+    "llama biased": lambda: LlamaForCausalLM(LlamaConfig(**GROUPED, attention_bias=True, mlp_bias=True)),
+    "llama base": lambda: LlamaForCausalLM(
+        LlamaConfig(**TEXT, rope_parameters={"rope_type": "default", "rope_theta": 5e5})
+    ),
+    "llama tied": lambda: LlamaForCausalLM(LlamaConfig(**TEXT, tie_word_embeddings=True)),
+    "mistral": lambda: MistralForCausalLM(MistralConfig(**GROUPED, sliding_window=5)),
+    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**GROUPED)),
+    "qwen2 windows": lambda: Qwen2ForCausalLM(
+        Qwen2Config(**GROUPED, use_sliding_window=True, sliding_window=4, max_window_layers=1)
+    ),
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**GROUPED, head_dim=16)),
+    "olmo_hybrid": lambda: OlmoHybridForCausalLM(OlmoHybridConfig(**TEXT | {"num_hidden_layers": 4})),
+    "olmo_hybrid without positions": lambda: OlmoHybridForCausalLM(
+        OlmoHybridConfig(**TEXT, rope_parameters=dict(NOPE))
+    ),
+    "olmo_hybrid grouped": lambda: OlmoHybridForCausalLM(
+        OlmoHybridConfig(
+            **TEXT,
+            layer_types=["full_attention", "linear_attention", "linear_attention"],
+            num_key_value_heads=2,
+            linear_num_key_heads=2,
+            linear_num_value_heads=4,
+            linear_key_head_dim=8,
+            linear_value_head_dim=10,
+            linear_allow_neg_eigval=False,
+            linear_conv_kernel_dim=3,
+        )
+    ),
+}
+IMAGES = {
+    "poolformer": lambda: PoolFormerForImageClassification(
+        PoolFormerConfig(depths=[1, 2, 1, 1], hidden_sizes=[8, 16, 16, 32], mlp_ratio=2.0, pool_size=5, **IMAGE)
+    ),
+    "convnext": lambda: ConvNextForImageClassification(
+        ConvNextConfig(depths=[1, 2, 1, 1], hidden_sizes=[8, 16, 16, 32], image_size=64, **IMAGE)
+    ),
+    "vit": lambda: ViTForImageClassification(
+        ViTConfig(
+            **{k: TEXT[k] for k in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")},
+            image_size=64,
+            patch_size=16,
+            layer_norm_eps=1e-4,
+            hidden_act="gelu_new",
+            **IMAGE,
+        )
+    ),
+}
+
+
+def randomised(model: nn.Module) -> nn.Module:
+    """Every number moved off its initial value."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * (0.05 if parameter.dim() > 1 else 0.2))
+    return model.eval()
+
+
+def error(ours: Tensor, theirs: Tensor) -> float:
+    return float((ours - theirs).abs().max() / theirs.abs().max())
+
+
+def save(peer: nn.Module, folder: Path, **options: Any) -> Path:
+    peer.save_pretrained(folder, **options)  # type: ignore[operator]
+    return folder
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_decoders(name: str, tmp_path: Path) -> None:
+    peer = randomised(TEXTS[name]())
+    model = load(save(peer, tmp_path)).eval()
+    ids = torch.randint(3, 64, (2, 19))
+    with torch.no_grad():
+        wanted = peer(ids).logits
+        assert error(model(ids), wanted) < WANTED
+        state = model.new_state(2, 19)
+        parts = [model(chunk, state=state) for chunk in ids.split([6, 1, 1, 11], dim=1)]
+        assert error(torch.cat(parts, dim=1), wanted) < WANTED
+        padding = torch.tensor([[False] * 19, [True] * 4 + [False] * 15])
+        mask = (~padding).long()
+        padded = peer(ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0)).logits
+        from formery.context import Context
+
+        ours = model(ids, ctx=Context(padding=padding))
+        assert error(ours[1, 4:], padded[1, 4:]) < WANTED
+    published = model.to_published("transformers")
+    peer.load_state_dict({n: torch.zeros_like(t) for n, t in peer.state_dict().items()})
+    peer.load_state_dict(published, strict=True)
+    with torch.no_grad():
+        assert error(model(ids), peer(ids).logits) < WANTED
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_image_models(name: str, tmp_path: Path) -> None:
+    peer = randomised(IMAGES[name]())
+    model = formery.create_model(str(save(peer, tmp_path))).eval()
+    images = torch.randn(2, 3, 64, 64)
+    assert model.num_classes == 5
+    with torch.no_grad():
+        wanted = peer(images).logits
+        assert error(model(images), wanted) < WANTED
+        from_state = formery.Model(model.resolved).eval()
+        from_state.load_published(peer.state_dict())  # names of modules, where those of files differ
+        if name == "poolformer":  # the other two dialects adopt an epsilon that this config does not have
+            assert error(from_state(images), wanted) < WANTED
+    published = model.to_published("transformers")
+    peer.load_state_dict({n: torch.zeros_like(t) for n, t in peer.state_dict().items()})
+    peer.load_state_dict(published, strict=True)
+    with torch.no_grad():
+        assert error(model(images), peer(images).logits) < WANTED
+
+
+def test_shards(tmp_path: Path) -> None:
+    peer = randomised(TEXTS["olmo_hybrid"]())
+    save(peer, tmp_path, max_shard_size="60KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 2
+    ids = torch.randint(3, 64, (1, 9))
+    with torch.no_grad():
+        assert error(load(tmp_path).eval()(ids), peer(ids).logits) < WANTED
+    next(tmp_path.glob("*.safetensors")).unlink()
+    with pytest.raises(BadFile, match="does not exist"):
+        load(tmp_path)
+
+
+def test_files_of_the_released_names(tmp_path: Path) -> None:
+    """AllenAI's files have the attention layers' norms under their modules' names and convolutions of true sizes."""
+    peer = randomised(TEXTS["olmo_hybrid grouped"]())
+    model = load(save(peer, tmp_path))
+    names = model.to_published("transformers_files")
+    assert names["model.layers.1.linear_attn.q_conv1d.weight"].shape == (16, 1, 3)
+    assert names["model.layers.1.linear_attn.v_conv1d.weight"].shape == (40, 1, 3)
+    assert {n for n in names if n.startswith("model.layers.0") and "norm" in n and "self" not in n} == {
+        "model.layers.0.post_attention_layernorm.weight",
+        "model.layers.0.post_feedforward_layernorm.weight",
+    }
+    again = formery.Model(model.resolved)
+    assert again.load_published(names) == []
+    ids = torch.randint(3, 64, (1, 9))
+    with torch.no_grad():
+        assert torch.equal(again.eval()(ids), model.eval()(ids))
+
+
+def test_create_by_folder_and_by_name(tmp_path: Path) -> None:
+    """The config decides; a name of another shape is refused; overrides come on top."""
+    folder = str(save(randomised(TEXTS["olmo_hybrid"]()), tmp_path))
+    model = formery.create_model(folder)
+    position = model.resolved["body"]["blocks"][3]["mixer"]["position"]
+    assert position["kind"] == "rope"
+    assert position["theta"] == 10000.0
+    other = formery.create_model(folder, override={"body.blocks.3.mixer.position": None})
+    assert other.resolved["body"]["blocks"][3]["mixer"]["position"] is None
+    with pytest.raises(BadWeights, match=r"width 32 and 4 blocks, olmo_hybrid_tiny has 128 and 4; use create_model"):
+        formery.create_model("olmo_hybrid_tiny", pretrained=folder)
+    with pytest.raises(BadWeights, match=r"holds a olmo_hybrid, not decoder_tiny"):
+        formery.create_model("decoder_tiny", pretrained=folder)
+    with pytest.raises(BadSpec, match="leave pretrained out"):
+        formery.create_model(folder, pretrained=folder)
+    nope = formery.Model(other.resolved)
+    with pytest.raises(BadWeights, match=r"body\.blocks\.3\.mixer\.position is null in olmo_hybrid, .*rope"):
+        nope.load_published(folder)
+    assert formery.Model(model.resolved).load_published(folder) == []
+
+
+def test_create_by_name_takes_the_configs_word(tmp_path: Path) -> None:
+    """The same shape, another epsilon and base: the folder's config is built, under the name."""
+    sizes = {"hidden_size": 128, "intermediate_size": 344, "num_hidden_layers": 5, "vocab_size": 256}
+    config = LlamaConfig(
+        **sizes, num_attention_heads=4, rms_norm_eps=1e-3, rope_parameters={"rope_type": "default", "rope_theta": 77.0}
+    )
+    peer = randomised(LlamaForCausalLM(config))
+    model = formery.create_model("decoder_tiny", pretrained=save(peer, tmp_path)).eval()
+    assert model.name == "decoder_tiny"
+    ids = torch.randint(0, 256, (1, 12))
+    with torch.no_grad():
+        assert error(model(ids), peer(ids).logits) < WANTED
+    with pytest.raises(BadWeights, match=r"(eps|theta) is .* in decoder_tiny"):
+        formery.create_model("decoder_tiny").load_published(tmp_path)
+
+
+def test_half_precision_and_ties(tmp_path: Path) -> None:
+    peer = randomised(TEXTS["llama tied"]()).to(torch.bfloat16)
+    save(peer, tmp_path)
+    assert {p.dtype for p in load(tmp_path).parameters()} == {torch.float32}
+    model = load(tmp_path, dtype=torch.bfloat16)
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert model.head.scores.weight is model.stem.embed.weight
+    twice = {n: t.float() for n, t in peer.state_dict().items()}
+    assert "lm_head.weight" in twice  # the tied name may be there, but not say something else
+    assert load(tmp_path).load_published(twice) == []
+    with pytest.raises(BadWeights, match=r"lm_head\.weight differs from stem\.embed\.weight, which it is tied to"):
+        load(tmp_path).load_published(twice | {"lm_head.weight": twice["lm_head.weight"] + 1})
+
+
+def test_null_positions(tmp_path: Path) -> None:
+    """Null and missing mean none for Olmo Hybrid and the family's base for Llama; a null base is refused there."""
+    olmo = json.loads((save(TEXTS["olmo_hybrid"](), tmp_path) / "config.json").read_text())
+
+    def position(config: dict[str, Any]) -> Any:
+        return spec_from_config(config)["body"]["blocks"]["attention"]["mixer"]["position"]
+
+    assert position(olmo) == {"kind": "rope", "theta": 10000.0, "fraction": 1.0}
+    for none in (None, {}, NOPE):
+        assert position(olmo | {"rope_parameters": none}) is None
+    del olmo["rope_parameters"]
+    assert position(olmo) is None
+    assert position(olmo | {"rope_theta": 5e5})["theta"] == 5e5
+    llama = {"model_type": "llama", **TEXT}
+    for config in (llama, llama | {"rope_parameters": None}, llama | {"rope_theta": 1e4, "rope_scaling": None}):
+        assert spec_from_config(config)["body"]["blocks"][0]["mixer"]["position"]["theta"] == 1e4
+    with pytest.raises(BadSpec, match=r"rope_theta: .* got null"):
+        spec_from_config(llama | {"rope_parameters": NOPE})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rope_parameters": {"rope_type": "llama3", "factor": 8.0}}, "rope_type: .*'llama3'"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_type: .*'linear'"),
+        ({"hidden_act": "gelu"}, "hidden_act: .*'gelu'"),
+        ({"hidden_size": None}, "entry of the wrong type"),
+        ({"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 4, "layer_types": ["a"]}, "layer_types"),
+    ],
+)
+def test_configs_that_cannot_be_read(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadSpec, match=message):
+        spec_from_config({"model_type": "llama", **TEXT} | change)
+
+
+def test_other_configs(tmp_path: Path) -> None:
+    assert {"llama", "olmo_hybrid", "vit", "poolformer", "convnext", "mistral", "qwen2", "qwen3"} <= set(model_types())
+    with pytest.raises(UnknownName, match="model_type 'llamma'; did you mean llama"):
+        spec_from_config({"model_type": "llamma"})
+    with pytest.raises(UnknownName, match="names no model_type"):
+        spec_from_config({})
+    with pytest.raises(BadSpec, match="config of a llama lacks 'hidden_size'"):
+        spec_from_config({"model_type": "llama", "num_attention_heads": 2})
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(UnknownName, match="model_type 'gpt2'"):
+        formery.create_model(str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(BadFile, match="not a formery model's"):
+        formery.create_model(str(tmp_path))
