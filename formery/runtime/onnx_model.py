@@ -36,6 +36,8 @@ class OnnxModel(nn.Module):
         entry = self.session.get_inputs()[0]
         self.input_name, self.input_shape = entry.name, list(entry.shape)
         self.whole_numbers = entry.type == "tensor(int64)"
+        # So that whoever asks a module for its device and dtype gets an answer.
+        self.place = nn.Parameter(torch.empty(0), requires_grad=False)
         meta = self.session.get_modelmeta().custom_metadata_map.get(METADATA)
         try:
             self.facts: dict[str, Any] = json.loads(meta) if meta else {}

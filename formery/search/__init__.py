@@ -1,1 +1,1 @@
-"""Search over specs."""
+"""Search: from data and a budget to the hybrid that serves best."""

@@ -1,0 +1,325 @@
+"""`fit`: from data and bounds to a trained, shrunk, verified and exported hybrid, with the evidence.
+
+Every result is journalled as it is had; interrupted at any moment and resumed, a fit ends with the same winner and the
+same weights, bit for bit, as one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..data import baselines, open_data
+from ..errors import BadSpec, CannotExport
+from ..files import write_json
+from ..model import Model
+from ..ops import linear
+from ..ops.linear import choice
+from ..runtime.export import example, export_onnx
+from ..runtime.onnx_model import OnnxModel
+from ..runtime.ship import points_lost, ship_int8
+from ..saving import formery_version
+from ..tasks import task_of
+from ..training import train
+from . import budget, latency
+from .candidates import Candidate, propose
+from .journal import Journal, plain
+from .race import race
+from .report import write_report
+from .settings import Settings
+from .shrink import shrink_steps
+
+Say = Callable[[str], None]
+
+
+def fit(
+    source: Any,
+    out: str | Path,
+    settings: Settings | None = None,
+    *,
+    resume: bool = False,
+    say: Say | None = None,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Find, train, shrink and export the hybrid that serves `source` best; returns what `report.json` says.
+
+    `out` receives `model/` (saved model), `model.onnx`, `model.int8.onnx` if int8 keeps within the bound,
+    `report.html` and `report.json`; `work/` keeps what a resumed fit needs. Errors of data, settings and places are
+    FormeryErrors that name the fault.
+    """
+    return Fit(source, Path(out), settings or Settings(), say or (lambda line: None), quiet).run(resume)
+
+
+class Fit:
+    """One fit: its data, task and journal, and the stages in their order."""
+
+    def __init__(self, source: Any, out: Path, settings: Settings, say: Say, quiet: bool) -> None:
+        self.settings, self.out, self.say, self.quiet = settings, out, say, quiet
+        options = {} if settings.image_size is None else {"image_size": settings.image_size}
+        self.data: Any = open_data(source, task=settings.task, seed=settings.seed, **options)
+        self.recipe = budget.recipe(self.data)
+        self.task = task_of(self.recipe.task(self.data.task) if self.data.task == "language" else {
+            "kind": self.data.task, "label_smoothing": self.recipe.label_smoothing})  # fmt: skip
+        self.journal = Journal(out / "work" / "journal")
+        self.candidates: dict[str, Candidate] = {}
+        self.specs: dict[str, dict[str, Any]] = {}
+
+    # -------------------------------------------------------------------------------------------- the stages
+
+    def run(self, resume: bool) -> dict[str, Any]:
+        """All stages; what is journalled already is taken from there."""
+        self.journal.begin(self._identity(), resume=resume)
+        before, threads = linear.chosen(), torch.get_num_threads()
+        # The same threads and products as at first, so that sums are taken in the same order and round alike.
+        torch.set_num_threads(self.journal.once("threads", torch.get_num_threads))
+        linear.impose(self.journal.once("arithmetic", linear.chosen))
+        try:
+            return self._stages()
+        finally:
+            linear.impose(before)
+            torch.set_num_threads(threads)
+
+    def _stages(self) -> dict[str, Any]:
+        self._propose()
+        field = self._within_bounds()
+        rounds = self._race(field)
+        winner = rounds[-1]["kept"][0]
+        self.say(f"winner: {winner} ({self.candidates[winner].idea})")
+        model, trained = self._train(winner)
+        model, steps = self._shrink(model, winner, trained)
+        shipped = self._ship(model, steps)
+        tested = self.journal.once("test", lambda: self._test(model, shipped))
+        report = self._report(rounds, winner, trained, steps, shipped, tested)
+        write_json(self.out / "report.json", report)
+        write_report(self.out / "report.html", report)
+        return report
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "data": {"name": self.data.name, "digest": self.data.digest},
+            "settings": self.settings.plain(),
+            "versions": {"formery": formery_version(), "torch": torch.__version__},
+        }
+
+    def _propose(self) -> None:
+        """Candidates as they were first proposed."""
+
+        def make() -> list[dict[str, Any]]:
+            found = propose(self.data)
+            return [
+                {
+                    "name": c.name,
+                    "spec": {"name": f"fit_{c.name}"} | self.task.fit_spec(c.spec, self.data),
+                    "pure": c.pure,
+                    "idea": c.idea,
+                }
+                for c in found
+            ]
+
+        for entry in self.journal.once("candidates", make):
+            name = entry["name"]
+            self.candidates[name] = Candidate(name, entry["spec"], entry["pure"], entry["idea"])
+            self.specs[name] = entry["spec"]
+        self.say(f"{len(self.specs)} candidates for {self.data.name}: {', '.join(self.specs)}")
+
+    def fresh(self, name: str) -> Model:
+        """A candidate with its initial weights, the same each time."""
+        torch.manual_seed(self.settings.seed)
+        return Model(self.specs[name])
+
+    def _within_bounds(self) -> list[str]:
+        """Candidates within the bounds on parameters and latency, measured once."""
+        measured = self.journal.once("latency", lambda: latency.table(
+            {name: self.fresh(name).eval() for name in self.specs}, lambda m: example(m, 1, self._length())))  # fmt: skip
+        self.facts = measured
+        field = list(self.specs)
+        for bound, key, unit in (
+            (self.settings.max_params, "params", "parameters"),
+            (self.settings.max_latency, "latency_ms", "ms"),
+        ):
+            if bound is None:
+                continue
+            least = min(measured[name][key] for name in field)
+            field = [name for name in field if measured[name][key] <= bound]
+            if not field:
+                raise BadSpec(f"no candidate has at most {bound:g} {unit}; the least is {least:.4g}: raise the bound")
+        left_out = [name for name in self.specs if name not in field]
+        if left_out:
+            self.say(f"beyond the bounds: {', '.join(left_out)}")
+        return field
+
+    def _length(self) -> int | None:
+        return self.recipe.length
+
+    def _race(self, field: list[str]) -> list[dict[str, Any]]:
+        """Rounds of the race as plain data."""
+        seconds = None
+        if self.settings.minutes is not None:
+            seconds = self.journal.once("step_seconds", lambda: {
+                name: budget.seconds_a_step(self.fresh(name), self.data, self.task, self.recipe.batch_size) for name in field})  # fmt: skip
+        last = self.journal.once("race_steps", lambda: budget.race_steps(len(field), seconds, self.settings, self.data))
+        self.seconds = seconds
+        marks = budget.rungs(last, budget.NUM_RUNGS if len(field) > 2 else 1)
+
+        def score(name: str, until: int, rung: int) -> dict[str, Any]:
+            result = self.journal.once(f"race/{rung}/{name}", lambda: self._run_up(name, until, last))
+            self.say(f"race, {until} steps: {name} {self._shown(result['metrics'])}")
+            return result
+
+        rounds = race(field, marks, score)
+        return plain([{"steps": r.steps, "results": r.results, "kept": r.kept} for r in rounds])
+
+    def _run_up(self, name: str, until: int, last: int) -> dict[str, Any]:
+        model = self.fresh(name)
+        config = self.recipe.config(last, self.settings.seed) | {"eval_every": last}
+        train(
+            model, self.data, self.task, config, folder=self.out / "work" / "race" / name, resume=True,
+            until=until, quiet=True,
+        )  # fmt: skip
+        metrics = self.task.evaluate(model, self.data, "validation")
+        params = sum(p.numel() for p in model.parameters())
+        return {"score": self.task.score(metrics), "metrics": metrics, "params": params}
+
+    def _train(self, winner: str) -> tuple[Model, dict[str, Any]]:
+        """The winner, trained from its first weights with all its steps."""
+        seconds = None if self.seconds is None else self.seconds[winner]
+        steps = self.journal.once("final_steps", lambda: budget.final_steps(seconds, self.settings, self.data))
+        place = self.out / "work" / "trained"
+
+        def make() -> dict[str, Any]:
+            model = self.fresh(winner)
+            result = train(
+                model, self.data, self.task, self.recipe.config(steps, self.settings.seed, judgements=25),
+                folder=self.out / "work" / "training", resume=True, quiet=self.quiet,
+            )  # fmt: skip
+            model.extra = self.task.extra(self.data)
+            model.save_pretrained(place)
+            return result.plain() | {"config": result.config.plain()}
+
+        result = self.journal.once("trained", make)
+        self.say(f"trained for {result['steps']} steps: {self._shown(result['metrics'])}")
+        return Model.from_pretrained(place).eval(), result
+
+    def _shrink(self, model: Model, winner: str, trained: dict[str, Any]) -> tuple[Model, list[dict[str, Any]]]:
+        """The model after every step of shrinking that keeps the score within the bound."""
+        seconds = None if self.seconds is None else self.seconds[winner]
+        heal = self._heal_steps(trained, seconds)
+        steps = shrink_steps(self, model, trained["metrics"], heal)
+        kept = [step for step in steps if step["kept"]]
+        return Model.from_pretrained(self.out / "work" / kept[-1]["folder"]).eval(), steps
+
+    def _heal_steps(self, trained: dict[str, Any], seconds: float | None) -> int:
+        if self.settings.minutes is None or seconds is None:
+            return max(10, trained["config"]["steps"] // 8)
+        return max(10, int(budget.HEAL_SHARE * 60 * self.settings.minutes / seconds))
+
+    def measured(self, model: Model) -> dict[str, Any]:
+        """Parameters and latency of a model."""
+        found: dict[str, Any] = latency.table({"model": model}, lambda m: example(m, 1, self._length()))["model"]
+        return found
+
+    def _ship(self, model: Model, steps: list[dict[str, Any]]) -> dict[str, Any]:
+        """The saved model, its ONNX form, and int8 if it keeps within the bound."""
+
+        def make() -> dict[str, Any]:
+            model.save_pretrained(self.out / "model")
+            report = export_onnx(model, self.out / "model.onnx").as_dict()
+            found = {"onnx": report, "onnx_latency_ms": self._onnx_latency(model, self.out / "model.onnx")}
+            lost = points_lost(
+                self.task, steps[0]["metrics"][self.task.metric], self._kept(steps)["metrics"][self.task.metric]
+            )
+            try:
+                found["int8"] = ship_int8(
+                    model,
+                    self.out / "model.onnx",
+                    self.out / "model.int8.onnx",
+                    self.data,
+                    self.settings.max_drop - max(0.0, lost),
+                )
+            except CannotExport as error:
+                found["int8"] = {"shipped": False, "reason": str(error)}
+            if found["int8"]["shipped"]:
+                found["int8"]["latency_ms"] = self._onnx_latency(model, self.out / "model.int8.onnx")
+            return found
+
+        shipped = self.journal.once("shipped", make)
+        self.say(
+            f"exported, largest difference {shipped['onnx']['max_difference']:.2g} at {shipped['onnx']['checked_shape']}"
+        )
+        return shipped
+
+    def _kept(self, steps: list[dict[str, Any]]) -> dict[str, Any]:
+        return [step for step in steps if step["kept"]][-1]
+
+    def _onnx_latency(self, model: Model, path: Path) -> float:
+        return latency.milliseconds(OnnxModel(path), example(model, 1, self._length()))
+
+    def _test(self, model: Model, shipped: dict[str, Any]) -> dict[str, Any]:
+        """The only look at the test part: what is shipped, once, and plain baselines beside it."""
+        onnx = self.task.evaluate(OnnxModel(self.out / "model.onnx"), self.data, "test")
+        found: dict[str, Any] = {f"{self.task.metric}_onnx": onnx[self.task.metric], "onnx": onnx}
+        found["torch"] = self.task.evaluate(model, self.data, "test")
+        found[self.task.metric] = found["torch"][self.task.metric]
+        if shipped["int8"]["shipped"]:
+            int8 = self.task.evaluate(OnnxModel(self.out / "model.int8.onnx"), self.data, "test")
+            found |= {f"{self.task.metric}_int8": int8[self.task.metric], "int8": int8}
+        if self.data.modality == "text":
+            found["baselines"] = baselines.text_baselines(self.data)
+        else:
+            found["baselines"] = {"majority": baselines.majority(self.data)}
+        return found
+
+    # -------------------------------------------------------------------------------------------- telling
+
+    def _shown(self, metrics: dict[str, Any]) -> str:
+        value = metrics[self.task.metric]
+        return (
+            f"{self.task.metric} {value:.2%}"
+            if self.task.unit == "share of items"
+            else f"{self.task.metric} {value:.4f}"
+        )
+
+    def _report(
+        self, rounds: list[dict[str, Any]], winner: str, trained: dict[str, Any], steps: list[dict[str, Any]],
+        shipped: dict[str, Any], tested: dict[str, Any],
+    ) -> dict[str, Any]:  # fmt: skip
+        last = self._kept(steps)
+        reached = {name: r["results"][name] | {"steps": r["steps"]} for r in rounds for name in r["results"]}
+        table = [
+            {"name": n, "idea": c.idea, "pure": c.pure, "raced": n in reached, **self.facts[n], **reached.get(n, {})}
+            for n, c in self.candidates.items()
+        ]
+        return plain({
+            "formery": formery_version(), "data": self.data.describe(), "task": self.task.describe(),
+            "metric": {"name": self.task.metric, "unit": self.task.unit, "direction": self.task.direction},
+            "settings": self.settings.plain(), "seed": self.settings.seed, "machine": machine(),
+            "versions": {"python": platform.python_version(), "torch": torch.__version__},
+            "candidates": table, "specs": self.specs, "race": rounds, "winner": winner,
+            "training": trained, "shrinking": steps, "model": {"params": last["params"], "latency_ms": last["latency_ms"],
+            "resolved": self.specs[winner], "plans": last["plans"], "layout": layout_of(self.specs[winner])},
+            "validation": last["metrics"], "test": tested, "export": shipped,
+        })  # fmt: skip
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    threads = torch.get_num_threads()
+    return {"processor": choice.machine(threads), "threads": threads, "system": platform.platform()}
+
+
+def layout_of(resolved: dict[str, Any]) -> list[dict[str, Any]]:
+    """Mixer, channel mixer and scheme of every block in order, for the picture."""
+    from ..spec import walk
+
+    return [
+        {
+            "path": path, "mixer": (node.get("mixer") or {}).get("kind"), "channel": (node.get("channel") or {}).get("kind"),
+            "scheme": node["scheme"]["kind"],
+        }
+        for path, role, node in walk(resolved)
+        if role == "block"
+    ]  # fmt: skip
