@@ -88,6 +88,8 @@ def match(name: str, rules: Sequence[Rule]) -> Match | None:
     best: tuple[int, Rule, re.Match[str]] | None = None
     for rule in rules:
         for prefix in rule.our_prefixes:
+            if not name.startswith(prefix.partition("{")[0]):
+                continue
             found = _pattern(prefix).match(name)
             if found and (best is None or len(prefix) > best[0]):
                 best = len(prefix), rule, found
