@@ -6,7 +6,6 @@ A hook of mkdocs. `<!-- index: mixer -->` in a page becomes the table of all tok
 
 from __future__ import annotations
 
-import ast
 import inspect
 import re
 import tomllib
@@ -118,10 +117,21 @@ def _table(role: str) -> str:
     rows = ["| name | what it is | options | |", "|---|---|---|---|"]
     for name in registry.index(role):
         part = registry.find(role, name)
-        says = _plain((part.__doc__ or "").strip().split("\n\n")[0])
+        says = _plain(_first_paragraph(part))
         declared = ", ".join(f"{key.replace('_', ' ')}: {getattr(part, key)}" for key in _capabilities(role, part))
-        rows.append(f"| `{name}` | {says} | {', '.join(_options(part))} | {declared} |")
+        shown = ", ".join(_options(getattr(part, "decide", part)))
+        if hasattr(part, "shorthand"):
+            shown = f"{', '.join(_options(part.shorthand))}; or in full {shown}"
+        rows.append(f"| `{name}` | {says} | {shown} | {declared} |")
     return "\n".join(rows)
+
+
+def _first_paragraph(part: Any) -> str:
+    """What a part says first; its module where the class says no more than that."""
+    says = inspect.getdoc(part) or ""
+    if says.startswith("See the module"):
+        says = inspect.getdoc(inspect.getmodule(part)) or ""
+    return says.split("\n\n")[0]
 
 
 def _capabilities(role: str, part: Any) -> tuple[str, ...]:
@@ -142,11 +152,23 @@ def _options(part: Any) -> Iterator[str]:
 
 
 def _commands() -> str:
-    """The commands: a file each, with what its docstring says first."""
-    rows = ["| command | what it does |", "|---|---|"]
-    for path in sorted(PACKAGE.glob("cli/*.py")):
-        text = ast.get_docstring(ast.parse(path.read_text())) or ""
-        if text.startswith("`formery "):
-            usage, _, says = text.split("\n\n")[0].partition(": ")
-            rows.append(f"| {usage} | {_plain(says)} |")
-    return "\n".join(rows)
+    """The commands as `--help` has them: what each does, its arguments and options."""
+    import typer
+
+    from formery.cli import app
+
+    group: Any = typer.main.get_command(app.make())
+    lines = []
+    for name in app.COMMANDS:
+        command = group.commands[name]
+        says, _, example = re.sub(r"\[/?bold\]", "`", command.help or "").partition("Example: ")
+        lines += [f"## {name}", "", says.strip(), ""]
+        lines += [f"Example: {example.strip()}", ""] if example else []
+        lines += ["| | |", "|---|---|"]
+        for parameter in command.params:
+            shown = ", ".join(parameter.opts) if parameter.param_type_name == "option" else parameter.name.upper()
+            default = parameter.default if parameter.default not in (None, "", False, ()) else None
+            tail = f" Default: {_plain(default)}." if default is not None and not parameter.required else ""
+            lines.append(f"| `{shown}` | {_plain(parameter.help or '')}{tail} |")
+        lines.append("")
+    return "\n".join(lines)
