@@ -57,12 +57,15 @@ def _file(path: Path) -> dict[str, Any]:
 
 
 def _folder(folder: Path) -> dict[str, Any]:
-    for index in sorted(folder.glob("*.safetensors.index.json")):
+    """The shards that an index lists, else `model.safetensors`, else the one file of weights there is."""
+    for index in sorted([*folder.glob("*.safetensors.index.json"), *folder.glob("*.bin.index.json")]):
         shards = sorted(set(read_json(index).get("weight_map", {}).values()))
         if any(Path(shard).name != shard for shard in shards):
             raise BadFile(f"{index} names files outside its folder")
-        return {name: t for shard in shards for name, t in saving.read_tensors(folder / shard).items()}
-    files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin"), *folder.glob("*.pth"), *folder.glob("*.pt")])
+        return {name: t for shard in shards for name, t in _file(folder / shard).items()}
+    if (folder / saving.WEIGHTS).is_file():
+        return _file(folder / saving.WEIGHTS)
+    files = sorted(path for kind in ("safetensors", "bin", "pth", "pt") for path in folder.glob(f"*.{kind}"))
     if len(files) != 1:
         found = "no weights" if not files else f"{len(files)} files of weights"
         raise BadFile(f"{folder} holds {found}; name one file")
