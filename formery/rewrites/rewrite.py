@@ -116,7 +116,7 @@ class Approximate(Rewrite):
 
 
 def checked_options(rewrite: type[Rewrite], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Options for `decide`; BadSpec names one that it does not have, with the nearest, or whose value has another type."""
+    """Options for `decide`; BadSpec names one that it does not have, with the nearest, or one of another type."""
     schema = options(rewrite.decide)
     checked = {}
     for name, value in given.items():

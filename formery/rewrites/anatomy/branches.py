@@ -109,7 +109,8 @@ def narrow(block: nn.Module, branches: tuple[Branch, ...]) -> None:
         if name not in kept and (whole or name in lost):
             delattr(block, name)
     if not isinstance(block, Narrowed):
-        block.__class__ = _narrowed(type(block))
+        cls: Any = type(block)
+        block.__class__ = _narrowed(cls)
     block.branches = branches  # type: ignore[assignment]
 
 
