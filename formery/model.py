@@ -116,7 +116,7 @@ class Model(nn.Module):
     @property
     def num_prefix_tokens(self) -> int:
         """Class and register tokens in front of the grid's."""
-        return int(self.resolved["body"].get("prefix", 0))
+        return self.body.num_prefix
 
     @property
     def grad_checkpointing(self) -> bool:

@@ -21,6 +21,8 @@ class Body(Part):
     """Nominal grid that goes out."""
     stride: int = 1
     """Tokens that came in for one that goes out, along each axis."""
+    num_prefix: int = 0
+    """Prefix tokens (class token, registers) in front of the tokens that go out."""
     checkpointing: bool = False
     """Whether blocks are worked out again in the backward pass instead of remembered."""
 

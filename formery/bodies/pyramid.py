@@ -39,10 +39,13 @@ class Pyramid(Body):
         grid, index = place.grid, place.index
         members = []
         for number, stage in enumerate(stages):
+            if self.num_prefix:
+                raise BadSpec("prefix tokens stand in the last stage: a merge takes a grid and nothing else")
             here = place.at(f"stages.{number}", grid=grid, index=index)
             member = build("body", stage, dim, place=here)
             dim, grid, index = member.dim, member.grid, index + member.num_blocks()
             self.stride *= member.stride
+            self.num_prefix = member.num_prefix
             members.append(member)
         self.stages = nn.ModuleList(members)
         self.dim, self.grid = dim, grid

@@ -8,13 +8,15 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from .. import registry
 from ..context import NOTHING, Context, State
-from ..errors import BadSpec
+from ..errors import BadSpec, CannotRun
 from ..layout import parse
 from ..parts.heads.head import Features
+from ..parts.mixers.mixer import Mixer
 from ..spec import BlockSpec, ChannelSpec, MergeSpec, MixerSpec, Place, PositionSpec, SchemeSpec, build
 from .blocks.base import BaseBlock
 from .blocks.spreading import spread_blocks
@@ -63,11 +65,14 @@ class Stack(Body):
             self.position = build("position", position, self.dim, place=place.at("position", **inside))
             if self.position.acts_on != "tokens":
                 raise BadSpec("a body's position is added to tokens: learned or sincos; rope belongs inside attention")
+        self.num_prefix = prefix
         self.prefix = nn.Parameter(torch.empty(prefix, self.dim).normal_(std=1e-6)) if prefix else None
         self.blocks = nn.ModuleList(
             build("block", block, self.dim, place=place.at(f"blocks.{i}", index=place.index + i, **inside))
             for i, block in enumerate(blocks)
         )
+        if prefix and any(isinstance(m, Mixer) and m.bound and 1 in m.grids for m in self.blocks.modules()):
+            raise BadSpec("a mixer that is bound to the grid's tokens has no room for prefix tokens; set prefix to 0")
 
     @classmethod
     def is_full(cls, given: Mapping[str, Any]) -> bool:
@@ -118,12 +123,21 @@ class Stack(Body):
         return Features(x, ctx.grid if x.dim() == 3 else (), ctx.prefix, maps)
 
     def _placed(self, x: Tensor, ctx: Context) -> tuple[Tensor, Context]:
-        """Positions added, prefix in front."""
-        if self.prefix is not None:
-            grid = tuple(x.shape[1:-1])
-            front = self.prefix.to(x.dtype).expand(x.shape[0], -1, -1)
-            x, ctx = torch.cat([front, x.flatten(1, -2)], dim=1), ctx.but(grid=grid, prefix=len(self.prefix))
-        return x if self.position is None else self.position(x, ctx), ctx
+        """Positions added, prefix in front; what the context says of the grid's tokens then holds behind the prefix."""
+        if self.prefix is None:
+            return x if self.position is None else self.position(x, ctx), ctx
+        if ctx.bounds is not None:
+            raise CannotRun("packed sequences have no place for this model's prefix tokens; give each a row")
+        front = self.prefix.to(x.dtype).expand(x.shape[0], -1, -1)
+        count, grid = self.num_prefix, tuple(x.shape[1:-1])
+        x, ctx = torch.cat([front, x.flatten(1, -2)], dim=1), ctx.but(grid=grid, prefix=count)
+        if self.position is not None:
+            x = self.position(x, ctx)
+        if ctx.positions is not None:
+            first = torch.arange(count, device=x.device).expand(*ctx.positions.shape[:-1], -1)
+            ctx = ctx.but(positions=torch.cat([first, ctx.positions + count], dim=-1))
+        padding, keys = (None if p is None else F.pad(p, (count, 0)) for p in (ctx.padding, ctx.key_padding))
+        return x, ctx.but(padding=padding, key_padding=keys)
 
     def run(self, x: Tensor, ctx: Context, state: State | None, maps: dict[int, Tensor]) -> Tensor:
         """The blocks. The stream passes on from block to block while the scheme stays of one kind."""

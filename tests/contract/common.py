@@ -121,7 +121,7 @@ class _Alone(nn.Module):
 
 def check_exports(module: nn.Module, xs: list[Tensor], run: Callable[[Tensor], Tensor], free: list[int]) -> None:
     """One exported program, traced on the first input, serves all; the axes `free` are free in it."""
-    sizes = {axis: torch.export.Dim.DYNAMIC for axis in free}
+    sizes = dict.fromkeys(free, torch.export.Dim.DYNAMIC)
     with torch.no_grad():
         program = torch.export.export(_Alone(module, run), (xs[0],), dynamic_shapes=(sizes,)).module()
         for x in xs:
@@ -155,8 +155,8 @@ def linears(part: Any, names: tuple[str, ...]) -> list[nn.Module] | None:
 
 
 def check_scales_fold(make: Callable[[], Any], run: Callable[[Any, Tensor], Tensor], x: Tensor) -> None:
-    """Factors a channel of the input go into what `reads`, those of the output into what `writes`, where these are dense
-    layers or convolutions: nothing else reads the tokens, nothing else writes them."""
+    """Factors a channel of the input go into what `reads`, those of the output into what `writes`, where these are
+    dense layers or convolutions: nothing else reads the tokens, nothing else writes them."""
     factors = torch.rand(x.shape[-1], dtype=x.dtype, generator=torch.Generator().manual_seed(9)) + 0.5
     with torch.no_grad():
         part = make()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from formery import registry
+from formery.errors import BadSpec
 from formery.spec import FILLED, Place
 
 DIM = 32
@@ -41,7 +42,10 @@ class Subject:
         place = Place(grid=self.grid if grid is None else grid)
         names = [name for name in inspect.signature(self.part).parameters if name in FILLED]
         filled = {name: place if name == "place" else getattr(place, name) for name in names}
-        return self.part(*self.args, **self.options, **filled).double()
+        options = self.options
+        if hasattr(self.part, "shorthand") and not self.part.is_full(options):
+            options = self.part.shorthand(**options)
+        return self.part(*self.args, **options, **filled).double()
 
     def make(self, dtype: torch.dtype = torch.float64) -> Any:
         """The part in evaluation, with every parameter moved off its initial value: zeros must hide nothing."""
@@ -54,9 +58,14 @@ class Subject:
 
     def declared(self, name: str) -> Any:
         """What an instance declares; `rank` is that of its grid, which may be the `simplest` of those it takes."""
+        instance = _instance(self)
         if name == "simplest":
-            return len(self.grid) == min(getattr(_instance(self), "grids", (1,)))
-        return len(self.grid) if name == "rank" else getattr(_instance(self), name)
+            return len(self.grid) == min(getattr(instance, "grids", (1,)))
+        if name == "packs":
+            return all(module.packs for module in instance.modules() if hasattr(module, name))
+        if name == "looks_at_batch":
+            return any(getattr(module, name, False) for module in instance.modules())
+        return len(self.grid) if name == "rank" else getattr(instance, name)
 
 
 @cache
@@ -79,12 +88,29 @@ def classes(role: str) -> list[type[Any]]:
 
 
 def subjects_of(part: type[Any], ranks: Iterable[int] = (1, 2, 3), **more: Any) -> Iterator[Subject]:
-    """A part with each of its EXAMPLES, on each of `ranks` that it declares (all, where it declares none)."""
+    """A part with each of its EXAMPLES, on each of `ranks` that it takes: those it declares, or does not refuse."""
     for options in part.EXAMPLES:
-        for rank in ranks:
-            subject = Subject(part, options, GRIDS[rank], **more)
-            if rank in getattr(part, "grids", (rank,)) and rank in getattr(subject.plain(), "grids", (rank,)):
-                yield subject
+        taken = [s for rank in ranks if _takes(s := Subject(part, options, GRIDS[rank], **more), rank)]
+        assert taken, f"{part.__name__} takes its example {options} on no grid"
+        yield from taken
+
+
+def _takes(subject: Subject, rank: int) -> bool:
+    if rank not in getattr(subject.part, "grids", (rank,)):
+        return False
+    try:
+        return rank in getattr(subject.plain(), "grids", (rank,))
+    except BadSpec as error:
+        if f"here the grid is {rank}-D" in str(error):
+            return False
+        raise
+
+
+def subjects(role: str, ranks: Iterable[int] = (1, 2, 3), **more: Any) -> list[Subject]:
+    """All subjects of a role: every registered class is among them, or it could dodge by declaring no grid."""
+    found = [subject for part in classes(role) for subject in subjects_of(part, ranks, **more)]
+    assert {subject.part for subject in found} == set(classes(role))
+    return found
 
 
 @dataclass(frozen=True)

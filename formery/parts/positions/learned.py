@@ -49,6 +49,9 @@ class Learned(Position):
         return x + rows
 
     def _along_sequence(self, x: Tensor, ctx: Context) -> Tensor:
+        if ctx.prefix:
+            front = x[:, : ctx.prefix] if self.prefix is None else x[:, : ctx.prefix] + self.prefix
+            return torch.cat([front, self._along_sequence(x[:, ctx.prefix :], ctx.but(prefix=0))], dim=1)
         if ctx.positions is not None:
             return x + self.table[ctx.positions.clamp(max=self.grid[0] - 1)]
         if ctx.bounds is not None:

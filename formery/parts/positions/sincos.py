@@ -32,6 +32,9 @@ class SinCos(Position):
     def forward(self, x: Tensor, ctx: Context = NOTHING) -> Tensor:
         dim = x.shape[-1]
         if self.axes == 1:
+            if ctx.prefix:
+                grid = self(x[:, ctx.prefix :], ctx.but(prefix=0))
+                return torch.cat([x[:, : ctx.prefix], grid], dim=1)
             steps = torch.arange(x.shape[1], device=x.device)
             places = ctx.positions if ctx.positions is not None else steps
             if ctx.positions is None and ctx.bounds is not None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...context import Context
 from ...spec import NormSpec, Place, build
-from .stem import Stem, image_size
+from .stem import Stem, check_images, image_size
 
 
 class ConvStem(Stem):
@@ -45,5 +45,6 @@ class ConvStem(Stem):
         self.writes = ("conv",) if norm is None else ("norm",)
 
     def forward(self, inputs: Tensor, ctx: Context) -> tuple[Tensor, Context]:
+        check_images(inputs, self.conv.in_channels)
         x = self.conv(inputs.contiguous(memory_format=torch.channels_last)).movedim(1, -1)
         return x if self.norm is None else self.norm(x, ctx), ctx

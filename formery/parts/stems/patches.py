@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ...context import Context
 from ...errors import CannotRun
 from ...spec import NormSpec, Place, build
-from .stem import Stem, image_size
+from .stem import Stem, check_images, image_size
 
 
 class Patches(Stem):
@@ -41,6 +41,7 @@ class Patches(Stem):
         self.writes = ("conv",) if norm is None else ("norm",)
 
     def forward(self, inputs: Tensor, ctx: Context) -> tuple[Tensor, Context]:
+        check_images(inputs, self.conv.in_channels)
         if not torch.compiler.is_compiling() and (inputs.shape[-1] % self.stride or inputs.shape[-2] % self.stride):
             raise CannotRun(f"an image of {tuple(inputs.shape[-2:])} is not a whole number of patches of {self.stride}")
         x = self.conv(inputs.contiguous(memory_format=torch.channels_last)).movedim(1, -1)

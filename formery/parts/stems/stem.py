@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ...context import Context
-from ...errors import BadSpec
+from ...errors import BadSpec, CannotRun
 from ..part import Part
 
 
@@ -34,3 +34,13 @@ def image_size(size: int | list[int]) -> tuple[int, int]:
     if height < 1 or width < 1:
         raise BadSpec(f"img_size is at least 1, got {size}")
     return height, width
+
+
+def check_images(inputs: Tensor, channels: int) -> None:
+    """CannotRun unless these are images (B, channels, H, W) of floating point numbers."""
+    if inputs.dim() != 4 or inputs.shape[1] != channels:
+        raise CannotRun(
+            f"images are (batch, {channels}, height, width), got {tuple(inputs.shape)}; reorder or set in_chans"
+        )
+    if not inputs.is_floating_point():
+        raise CannotRun(f"images are floating point numbers, got {inputs.dtype}; scale and normalise them first")

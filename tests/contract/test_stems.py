@@ -1,0 +1,104 @@
+"""Every stem that is registered keeps what it declares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from formery.context import NOTHING
+from formery.errors import CannotRun
+from tests.contract import common
+from tests.contract.common import close
+from tests.contract.everywhere import check_spec
+from tests.contract.subjects import Contract, Promise, Subject, subjects
+
+SIZE = 16
+STEMS = Contract()
+
+
+def made(subject: Subject, dtype: torch.dtype = torch.float64) -> Any:
+    """The stem, for small images where it takes images."""
+    more = {"img_size": SIZE} if subject.part.modality == "image" else {}
+    return Subject(subject.part, {**subject.options, **more}, subject.grid, ()).make(dtype)
+
+
+def raw(stem: Any, batch: int, size: int = SIZE) -> Tensor:
+    """What its modality goes in as."""
+    draw = torch.Generator().manual_seed(6)
+    if stem.modality == "text":
+        return torch.randint(0, stem.vocab, (batch, size), generator=draw)
+    assert stem.modality == "image"
+    weight = next(stem.parameters())
+    return torch.randn(batch, 3, size, size, generator=draw, dtype=torch.float64).to(weight.dtype)
+
+
+@STEMS.promise()
+def check_tokens_are_as_it_says(subject: Subject) -> None:
+    stem = made(subject)
+    x, ctx = stem(raw(stem, 2), NOTHING)
+    grid = (SIZE,) if stem.modality == "text" else stem.grid
+    assert x.shape == (2, *grid, stem.dim)
+    assert x.dtype == torch.float64
+    assert ctx == NOTHING
+    assert stem(raw(stem, 2, 2 * SIZE), NOTHING)[0].shape[1] == 2 * SIZE // stem.stride
+    assert isinstance(stem.macs(24), int)
+
+
+@STEMS.promise()
+def check_every_parameter_is_reached(subject: Subject) -> None:
+    stem = made(subject)
+    ids = torch.arange(stem.vocab)[None] if stem.modality == "text" else raw(stem, 2)
+    common.weighted(stem(ids, NOTHING)[0]).backward()
+    assert all(p.grad is not None and p.grad.any() for p in stem.parameters())
+
+
+@STEMS.promise()
+def check_batch(subject: Subject) -> None:
+    stem = made(subject)
+    x = raw(stem, 3)
+    close(stem(x, NOTHING)[0][1:], stem(x[1:], NOTHING)[0])
+
+
+@STEMS.promise()
+def check_nothing_is_stored(subject: Subject) -> None:
+    stem = made(subject)
+    common.check_left_alone(stem, lambda: stem(raw(stem, 2), NOTHING))
+    common.check_names(stem)
+
+
+@STEMS.promise()
+def check_spec_round_trip(subject: Subject) -> None:
+    check_spec("stem", subject)
+
+
+@STEMS.promise()
+def check_wrong_input_is_refused(subject: Subject) -> None:
+    stem = made(subject)
+    wrong = torch.zeros(2, 8) if stem.modality == "text" else torch.zeros(2, 5, SIZE, SIZE, dtype=torch.float64)
+    with pytest.raises(CannotRun):
+        stem(wrong, NOTHING)
+
+
+@STEMS.promise()
+def check_half_precision(subject: Subject) -> None:
+    half = made(subject, torch.bfloat16)
+    y = half(raw(half, 2), NOTHING)[0]
+    exact = made(subject, torch.bfloat16).float()
+    expected = exact(raw(half, 2) if half.modality == "text" else raw(half, 2).float(), NOTHING)[0]
+    assert y.dtype == torch.bfloat16
+    assert (y.float() - expected).norm() < 0.03 * expected.norm()
+
+
+@STEMS.promise(exports=True)
+def check_exports(subject: Subject) -> None:
+    stem = made(subject)
+    xs = [raw(stem, 2), raw(stem, 3)]
+    common.check_exports(stem, xs, lambda x: stem(x, NOTHING)[0], [0])
+
+
+@STEMS.parametrize(subjects("stem", ranks=(1,), args=()))
+def test_stem(promise: Promise, subject: Subject) -> None:
+    promise.check(subject)
