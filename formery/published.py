@@ -142,7 +142,7 @@ def load_published(
 UNSEEN = frozenset(
     (
         *("kind", "position", "theta", "fraction", "interleaved", "eps", "heads", "window", "qk_norm_over", "negative"),
-        *("order", "pool", "activation", "size", "stride", "padding"),
+        *("order", "pool", "activation", "size", "stride", "padding", "scale", "tie"),
     )
 )
 """Options that change what a model computes and that the shapes of its weights cannot show."""
@@ -154,7 +154,7 @@ def _check_config(model: Model, source: str | Path | Mapping[str, Any]) -> None:
     if config is None:
         return
     described = resolve(cards.spec_of_config(config))
-    differing = list(_differences(model.resolved, described))
+    differing = list(unseen_differences(model.resolved, described))
     if differing:
         path, ours, theirs = differing[0]
         more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
@@ -164,16 +164,16 @@ def _check_config(model: Model, source: str | Path | Mapping[str, Any]) -> None:
         )
 
 
-def _differences(ours: Any, theirs: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+def unseen_differences(ours: Any, theirs: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
     """(path, ours, theirs) of the unseen options in which two resolved specs differ, the outermost of each place."""
     if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
         same = ours.get("kind") == theirs.get("kind")
         for key in sorted(ours.keys() & theirs.keys()) if same else ["kind"]:
-            yield from _differences(ours[key], theirs[key], f"{path}.{key}" if path else key)
+            yield from unseen_differences(ours[key], theirs[key], f"{path}.{key}" if path else key)
     elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
         for i, (one, other) in enumerate(zip(ours, theirs, strict=True)):
-            yield from _differences(one, other, f"{path}.{i}")
-    elif ours != theirs and path.rpartition(".")[2] in UNSEEN:
+            yield from unseen_differences(one, other, f"{path}.{i}")
+    elif ours != theirs and path.rpartition(".")[2] in UNSEEN and not path.endswith("scheme.scale"):  # a first value
         yield path, ours, theirs
 
 

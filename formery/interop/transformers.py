@@ -1,7 +1,8 @@
-"""Checkpoints of transformers: their configs as specs, their folders as models.
+"""Checkpoints of transformers: their configs as specs, their folders as models, and our models as such folders.
 
     model = formery.interop.transformers.load("path/to/llama")           # config.json and safetensors, shards included
     spec = formery.interop.transformers.spec_from_config("path/to/llama/config.json")
+    formery.interop.transformers.save(model, "path/to/folder")           # for AutoModel... .from_pretrained(folder)
 
 transformers itself is not needed. Which configs are read is said by the cards' `model_types`.
 """
@@ -13,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import cards
-from ..files import read_json
+from ..errors import BadSpec, CannotExport
+from ..files import read_json, write_json
 
 if TYPE_CHECKING:
     import torch
@@ -56,3 +58,59 @@ def load(folder: str | Path, *, override: Mapping[str, Any] | None = None, dtype
     model.to(dtype=dtype or torch.float32)
     load_published(model, path, own_config=True)
     return model
+
+
+def config_of(model: Model) -> dict[str, Any]:
+    """The config that transformers needs for this model; CannotExport where it has no model that computes the same."""
+    import torch
+
+    from ..model import Model
+    from ..published import unseen_differences
+    from ..spec import resolve, short
+
+    family = cards.card_of_variant(model.name) or cards.cards().get(model.name)
+    if model.plans:
+        raise CannotExport(f"{model.name} was rewritten; transformers knows the published form only")
+    if family is None or not family.model_types:
+        raise CannotExport(
+            f"{model.name} is of no system that transformers has; {', '.join(model_types())} can be saved"
+        )
+    try:
+        config: dict[str, Any] = cards.module_of(family).to_config(model.resolved)
+        described = resolve(spec_from_config(config))
+    except (BadSpec, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise CannotExport(f"transformers has no {family.name} like this {model.name}: {error}") from None
+    described["head"] |= {key: model.resolved["head"][key] for key in ("num_classes",) if key in described["head"]}
+    with torch.device("meta"):
+        theirs = {name: tensor.shape for name, tensor in Model(described).state_dict().items()}
+    ours = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    if other := sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)):
+        raise CannotExport(f"transformers has no {family.name} like this {model.name}: it differs in {other[0]}")
+    for path, mine, their in unseen_differences(model.resolved, described):
+        raise CannotExport(f"in transformers' {family.name} {path} would be {short(their)}, here it is {short(mine)}")
+    if "num_classes" in model.resolved["head"]:
+        labels = model.extra.get("classes") or [f"LABEL_{i}" for i in range(model.num_classes)]
+        config["id2label"] = {str(i): str(label) for i, label in enumerate(labels)}
+        config["label2id"] = {str(label): i for i, label in enumerate(labels)}
+    return config | {"dtype": str(next(model.parameters()).dtype).removeprefix("torch.")}
+
+
+def save(model: Model, folder: str | Path) -> None:
+    """Write `config.json` and `model.safetensors` as transformers writes them; CannotExport as in `config_of`.
+
+    The names are those of published files, where they differ from the modules'. A tied table is written once.
+    """
+    from safetensors.torch import save_file
+
+    from ..files import atomic
+    from ..published import dialects_of
+
+    config = config_of(model)
+    names = [dialect.name for dialect in dialects_of(model)]
+    tensors = model.to_published("transformers_files" if "transformers_files" in names else "transformers")
+    if config.get("tie_word_embeddings"):
+        del tensors["lm_head.weight"]
+    path = Path(folder)
+    with atomic(path / "model.safetensors") as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+    write_json(path / "config.json", config)

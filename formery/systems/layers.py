@@ -30,6 +30,12 @@ def swiglu(ours: str, theirs: str) -> list[Rule]:
     ]
 
 
+def swiglu_width(channel: Mapping[str, Any], dim: int) -> int:
+    """Hidden channels of a resolved swiglu in a model of width `dim`."""
+    hidden = channel.get("hidden")
+    return -(-8 * dim // 24) * 8 if hidden is None else int(hidden)
+
+
 def gated_deltanet(ours: str, theirs: str, mixer: Mapping[str, Any], num_convs: int) -> list[Rule]:
     """A resolved gated_deltanet and its six projections, under two prefixes.
 
@@ -67,20 +73,36 @@ def rope(config: Mapping[str, Any]) -> tuple[float | None, float]:
     return (None if theta is None else float(theta)), float(fraction)
 
 
+def rope_parameters(position: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What `rope` reads as this resolved position: a rope, or none, as a base that is null."""
+    if position is None:
+        return {"rope_type": "default", "rope_theta": None}
+    written = {"rope_type": "default", "rope_theta": position.get("theta")}
+    return written | ({"partial_rotary_factor": position["fraction"]} if position.get("fraction", 1.0) != 1.0 else {})
+
+
 def silu_only(config: Mapping[str, Any]) -> None:
     """BadSpec unless a config's MLP is gated by silu."""
     if config.get("hidden_act", "silu") not in ("silu", "swish"):
         raise BadSpec(f"hidden_act: formery's swiglu is gated by silu, got {config['hidden_act']!r}")
 
 
+THEIR_ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "swish": "silu"}
+"""Activations that transformers calls otherwise."""
+
+
 def activation(config: Mapping[str, Any]) -> str:
     """Our name of a config's `hidden_act`; BadSpec where formery has none."""
-    ours = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "swish": "silu"}
     given = config.get("hidden_act", "gelu")
-    name = ours.get(given, given)
+    name = THEIR_ACTIVATIONS.get(given, given)
     if name not in ACTIVATIONS:
         raise BadSpec(f"hidden_act: no activation is called {given!r}; {nearest(str(given), ACTIVATIONS)}")
     return str(name)
+
+
+def hidden_act(name: str) -> str:
+    """transformers' name of one of our activations."""
+    return {"gelu_tanh": "gelu_pytorch_tanh"}.get(name, name)
 
 
 def num_labels(config: Mapping[str, Any]) -> int:

@@ -138,3 +138,23 @@ def test_a_checkpoint_of_another_model() -> None:
     peer = random_timm("convnext_atto")
     with pytest.raises(BadWeights, match=r"not those of vit_tiny \(timm, .*\): stem.0.weight"):
         formery.create_model("vit_tiny").load_published(peer.state_dict())
+
+
+def test_registered_in_timm(tmp_path: Path) -> None:
+    from formery.interop.timm import register
+
+    names = register()
+    assert register() == names
+    assert set(names) <= set(timm.list_models("formery_*"))
+    assert "formery_poolformer_s12" in names
+    assert not any("decoder" in name for name in names)
+    model = timm.create_model("formery_convnext_atto", num_classes=4, in_chans=1, drop_path_rate=0.1)
+    assert model(torch.randn(1, 1, 64, 64)).shape == (1, 4)
+    maps = timm.create_model("formery_convnext_atto", features_only=True, out_indices=[1, 3])(torch.randn(1, 3, 64, 64))
+    assert [m.shape[1] for m in maps] == [80, 320]
+    peer = random_timm("convnext_atto")
+    save_file(peer.state_dict(), tmp_path / "w.safetensors")
+    loaded = timm.create_model("formery_convnext_atto", pretrained=tmp_path / "w.safetensors").eval()
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert error(loaded(images), peer(images)) < WANTED

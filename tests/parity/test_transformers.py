@@ -32,8 +32,9 @@ from transformers import (
 )
 
 import formery
-from formery.errors import BadFile, BadSpec, BadWeights, UnknownName
-from formery.interop.transformers import load, model_types, spec_from_config
+from formery.errors import BadFile, BadSpec, BadWeights, CannotExport, UnknownName
+from formery.interop.transformers import config_of, load, model_types, spec_from_config
+from formery.interop.transformers import save as save_for_transformers
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
@@ -53,6 +54,7 @@ TEXT: dict[str, Any] = {
 }
 GROUPED = TEXT | {"num_key_value_heads": 2}
 NOPE = {"rope_type": "default", "rope_theta": None}
+PRE = {"kind": "pre", "norm": {"kind": "rms", "eps": 1e-6}}
 IMAGE: dict[str, Any] = {"num_labels": 5}
 
 TEXTS = {
@@ -299,3 +301,71 @@ def test_other_configs(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(BadFile, match="not a formery model's"):
         formery.create_model(str(tmp_path))
+
+
+AUTO = {
+    "decoder_tiny": transformers.AutoModelForCausalLM,
+    "olmo_hybrid_tiny": transformers.AutoModelForCausalLM,
+    "vit_tiny": transformers.AutoModelForImageClassification,
+    "convnext_atto": transformers.AutoModelForImageClassification,
+    "poolformer_s12": transformers.AutoModelForImageClassification,
+}
+
+
+@pytest.mark.parametrize("name", AUTO)
+def test_our_variants_in_transformers(name: str, tmp_path: Path) -> None:
+    """Saved for transformers, our own models compute there what they compute here, and come back."""
+    options: dict[str, Any] = {} if "tiny" in name and "vit" not in name else {"num_classes": 5, "img_size": 64}
+    model = formery.create_model(name, **options).eval()
+    randomised(model)
+    save_for_transformers(model, tmp_path)
+    peer = AUTO[name].from_pretrained(tmp_path).eval()
+    inputs = torch.randn(2, 3, 64, 64) if options else torch.randint(0, 256, (2, 13))
+    with torch.no_grad():
+        assert error(model(inputs), peer(inputs).logits) < WANTED
+        assert torch.equal(load(tmp_path).eval()(inputs), model(inputs))
+
+
+@pytest.mark.parametrize("name", [*TEXTS, *IMAGES])
+def test_configs_come_back(name: str, tmp_path: Path) -> None:
+    """Whatever config was read is written so that it is read alike."""
+    peer = (TEXTS | IMAGES)[name]()
+    model = load(save(peer, tmp_path / "theirs"))
+    save_for_transformers(model, tmp_path / "ours")
+    again = load(tmp_path / "ours")
+    assert again.resolved == model.resolved
+    back = type(peer).from_pretrained(tmp_path / "ours")
+    assert all(torch.equal(t, peer.state_dict()[n]) for n, t in back.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "message"),
+    [
+        ("decoder_tiny", {"body.blocks.1.mixer": "gated_deltanet"}, "it differs in body.blocks.1.mixer"),
+        ("decoder_tiny", {"body.blocks.*.mixer.position": None}, "rope_theta"),
+        ("decoder_tiny", {"body.blocks.2.scheme.norm.eps": 1e-3}, r"body\.blocks\.2\.scheme\.norm\.eps would be 1e-06"),
+        ("decoder_tiny", {"body.blocks.*.channel": "mlp"}, "it differs in body.blocks.0.channel"),
+        ("olmo_hybrid_tiny", {"body.blocks.3.scheme": PRE}, r"scheme\.kind would be reordered, here it is pre"),
+        ("vit_tiny", {"head.pool": "avg"}, "head.pool would be token, here it is avg"),
+        ("poolformer_s12", {"body.stages.2.mixer": "identity"}, r"mixer\.kind would be pooling, here it is identity"),
+        ("convnext_isotropic_small", {}, "isotropic"),
+        ("metaformer_ppaa_s12", {}, "it differs in body.stages.2"),
+    ],
+)
+def test_what_transformers_has_no_model_for(name: str, override: dict[str, Any], message: str) -> None:
+    with torch.device("meta"):
+        model = formery.create_model(name, override=override)
+    with pytest.raises(CannotExport, match=message) as caught:
+        config_of(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_labels_travel(tmp_path: Path) -> None:
+    model = formery.create_model("convnext_atto", num_classes=2)
+    model.extra["classes"] = ["cat", "dog"]
+    assert config_of(model)["id2label"] == {"0": "cat", "1": "dog"}
+    model.plans.append({"kind": "fold"})
+    with pytest.raises(CannotExport, match="was rewritten"):
+        config_of(model)
+    with pytest.raises(CannotExport, match="custom is of no system"):
+        config_of(formery.Model({k: v for k, v in model.resolved.items() if k != "name"}))

@@ -71,6 +71,46 @@ def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def to_config(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """A config of transformers for this spec; whether it says everything is for the caller to check by reading it."""
+    blocks = resolved["body"]["blocks"]
+    mixers = [block.get("mixer") or {} for block in blocks]
+    first, channel, head = mixers[0], blocks[0]["channel"] or {}, resolved["head"]
+    windows = [mixer.get("window") for mixer in mixers]
+    family = "llama"
+    if first.get("qk_norm"):
+        family = "qwen3"
+    elif first.get("bias") and not first.get("out_bias"):
+        family = "qwen2"
+    elif all(windows):
+        family = "mistral"
+    dim, heads = resolved["stem"]["dim"], first.get("heads") or 1
+    config = {
+        "architectures": [f"{family.capitalize()}ForCausalLM"],
+        "model_type": family,
+        "vocab_size": resolved["stem"]["vocab"],
+        "hidden_size": dim,
+        "num_hidden_layers": len(blocks),
+        "num_attention_heads": heads,
+        "num_key_value_heads": first.get("kv_heads") or heads,
+        "head_dim": first.get("head_dim") or dim // heads,
+        "intermediate_size": layers.swiglu_width(channel, dim),
+        "hidden_act": "silu",
+        "rms_norm_eps": (head.get("norm") or {}).get("eps"),
+        "rope_parameters": layers.rope_parameters(first.get("position")),
+        "tie_word_embeddings": head["tie"],
+    }
+    if family == "mistral":
+        return config | {"sliding_window": windows[0]}
+    if family == "llama":
+        return config | {"attention_bias": bool(first.get("bias")), "mlp_bias": bool(channel.get("bias"))}
+    if any(windows):
+        kinds = ["full_attention" if window is None else "sliding_attention" for window in windows]
+        sliding = {"use_sliding_window": True, "sliding_window": next(filter(None, windows)), "layer_types": kinds}
+        config |= sliding | {"max_window_layers": windows.index(sliding["sliding_window"])}
+    return config | ({"attention_bias": bool(first.get("bias"))} if family == "qwen3" else {})
+
+
 def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
     theta, fraction = layers.rope(config)
     explicit = [config.get("rope_parameters"), config]

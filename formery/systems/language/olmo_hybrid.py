@@ -112,6 +112,39 @@ def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
     )
 
 
+def to_config(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """A config of transformers for this spec; whether it says everything is for the caller to check by reading it."""
+    blocks, dim = resolved["body"]["blocks"], resolved["stem"]["dim"]
+    mixers = [block.get("mixer") or {} for block in blocks]
+    by_kind = {mixer.get("kind"): mixer for mixer in mixers}
+    attention, recurrent = by_kind.get("attention", {}), by_kind.get("gated_deltanet", {})
+    heads, linear_heads, head_dim = attention.get("heads"), recurrent.get("heads"), recurrent.get("head_dim") or 0
+    kinds = {"gated_deltanet": "linear_attention", "attention": "full_attention"}
+    return {
+        "architectures": ["OlmoHybridForCausalLM"],
+        "model_type": "olmo_hybrid",
+        "vocab_size": resolved["stem"]["vocab"],
+        "hidden_size": dim,
+        "num_hidden_layers": len(blocks),
+        "layer_types": [kinds.get(str(mixer.get("kind")), "unknown") for mixer in mixers],
+        "num_attention_heads": heads,
+        "num_key_value_heads": attention.get("kv_heads") or heads,
+        "intermediate_size": layers.swiglu_width(blocks[0]["channel"] or {}, dim),
+        "hidden_act": "silu",
+        "rms_norm_eps": (resolved["head"]["norm"] or {}).get("eps"),
+        "rope_parameters": layers.rope_parameters(attention.get("position")),
+        "tie_word_embeddings": resolved["head"]["tie"],
+        "linear_num_key_heads": linear_heads,
+        "linear_num_value_heads": recurrent.get("value_heads") or linear_heads,
+        "linear_key_head_dim": head_dim,
+        "linear_value_head_dim": recurrent.get("value_dim") or 2 * head_dim,
+        "linear_conv_kernel_dim": recurrent.get("conv"),
+        "linear_allow_neg_eigval": recurrent.get("negative"),
+        "pad_token_id": None,
+        "eos_token_id": None,
+    }
+
+
 def _layout(kinds: Sequence[str] | None, depth: int) -> str:
     if kinds is None:
         kinds = ["full_attention" if i % 4 == 3 else "linear_attention" for i in range(depth)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ...errors import BadSpec
 from ...weights import Dialect, Rule
 from .. import layers
 
@@ -54,6 +55,27 @@ def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
     norm = {"kind": "layer", "eps": float(config.get("layer_norm_eps", 1e-12))}
     head = {"kind": "classes", "norm": norm, "order": "pool_norm", "num_classes": layers.num_labels(config)}
     return built | {"stem": built["stem"] | stem, "head": head}
+
+
+def to_config(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """A config of transformers for this spec; whether it says everything is for the caller to check by reading it."""
+    stem, stages = resolved["stem"], resolved["body"].get("stages")
+    if stages is None:
+        raise BadSpec("transformers' ConvNext has stages; an isotropic one has no config there")
+    block = stages[0]["blocks"][0]
+    return {
+        "architectures": ["ConvNextForImageClassification"],
+        "model_type": "convnext",
+        "patch_size": stem["size"],
+        "image_size": stem["img_size"],
+        "num_channels": stem["in_chans"],
+        "num_stages": len(stages),
+        "hidden_sizes": [stem["dim"], *(stage["dim_out"] for stage in stages[1:])],
+        "depths": [len(stage["blocks"]) for stage in stages],
+        "hidden_act": layers.hidden_act((block["channel"] or {}).get("activation", "gelu")),
+        "layer_norm_eps": (resolved["head"]["norm"] or {}).get("eps"),
+        "layer_scale_init_value": block["scheme"].get("scale") or 0.0,
+    }
 
 
 def _pyramid(dims: list[int], depths: list[int], *, scale: float | None, activation: str = "gelu") -> dict[str, Any]:

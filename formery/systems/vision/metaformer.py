@@ -82,6 +82,30 @@ def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def to_config(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """A config of transformers for this spec; whether it says everything is for the caller to check by reading it."""
+    stem, stages = resolved["stem"], resolved["body"]["stages"]
+    block = stages[0]["blocks"][0]
+    geometry = [stem, *(stage["merge"] for stage in stages[1:])]
+    mixer, channel, scale = block["mixer"] or {}, block["channel"] or {}, block["scheme"].get("scale")
+    return {
+        "architectures": ["PoolFormerForImageClassification"],
+        "model_type": "poolformer",
+        "num_channels": stem["in_chans"],
+        "num_encoder_blocks": len(stages),
+        "hidden_sizes": [stem["dim"], *(stage["dim_out"] for stage in stages[1:])],
+        "depths": [len(stage["blocks"]) for stage in stages],
+        "patch_sizes": [part["size"] for part in geometry],
+        "strides": [part["stride"] for part in geometry],
+        "padding": [part["padding"] for part in geometry],
+        "pool_size": mixer.get("size", 3),
+        "mlp_ratio": channel.get("ratio", 4.0),
+        "hidden_act": layers.hidden_act(channel.get("activation", "gelu")),
+        "use_layer_scale": scale is not None,
+        "layer_scale_init_value": scale or 1e-5,
+    }
+
+
 def dialects(resolved: Mapping[str, Any]) -> list[Dialect]:
     """The authors', timm's and transformers' names, for a spec with any mixers."""
     authors = [Rule("stem.conv", "patch_embed.proj"), Rule("head.norm", "norm"), Rule("head.fc", "head")]

@@ -33,6 +33,26 @@ def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return _spec(stem, config["num_hidden_layers"], attention, mlp, norm, {"num_classes": layers.num_labels(config)})
 
 
+def to_config(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """A config of transformers for this spec; whether it says everything is for the caller to check by reading it."""
+    stem, blocks = resolved["stem"], resolved["body"]["blocks"]
+    mixer, channel = blocks[0].get("mixer") or {}, blocks[0].get("channel") or {}
+    return {
+        "architectures": ["ViTForImageClassification"],
+        "model_type": "vit",
+        "hidden_size": stem["dim"],
+        "patch_size": stem["size"],
+        "image_size": stem["img_size"],
+        "num_channels": stem["in_chans"],
+        "num_hidden_layers": len(blocks),
+        "num_attention_heads": mixer.get("heads"),
+        "qkv_bias": mixer.get("bias"),
+        "intermediate_size": channel.get("hidden") or int(stem["dim"] * (channel.get("ratio") or 4)),
+        "hidden_act": layers.hidden_act(channel.get("activation", "gelu")),
+        "layer_norm_eps": (resolved["head"]["norm"] or {}).get("eps"),
+    }
+
+
 def _spec(
     stem: Mapping[str, Any],
     depth: int,
