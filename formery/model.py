@@ -17,9 +17,12 @@ from .errors import BadSpec, CannotRun
 from .parts.heads.classes import Classes
 from .parts.heads.features import MapFeatures, as_map
 from .parts.heads.head import Features, Head
+from .parts.heads.next_token import NextToken
 from .parts.mixers.mixer import Mixer
+from .parts.norms.norm import Norm
 from .parts.part import Part
 from .parts.stems.stem import Stem
+from .parts.stems.tokens import Tokens
 from .spec import Node, Place, build, count, override, resolve
 from .spec import short as in_short
 
@@ -51,7 +54,7 @@ class Model(nn.Module):
         self.body = build("body", node["body"], self.stem.dim, place=Place("body", grid=self.stem.grid, depth=depth))
         self.head = build("head", node["head"], self.body.dim, place=Place("head", grid=self.body.grid))
         self._tie()
-        self._check_causality()
+        self._check()
         if not self.stem_is_meta:
             self.init_weights()
 
@@ -61,16 +64,26 @@ class Model(nn.Module):
         return next(iter(self.stem.parameters())).is_meta
 
     def _tie(self) -> None:
-        if getattr(self.head, "tie", False):
-            self.head.tie_to(self.stem.embed.weight)  # type: ignore[operator, union-attr]
+        if isinstance(self.head, NextToken) and self.head.tie:
+            if not isinstance(self.stem, Tokens):
+                raise BadSpec("head.tie: the stem has no table of tokens to share; set it to false")
+            self.head.tie_to(self.stem.embed.weight)
 
-    def _check_causality(self) -> None:
+    def _check(self) -> None:
+        """What only the whole model can tell."""
+        if isinstance(self.head, Classes) and self.head.pool == "token" and not self.body.num_prefix:
+            raise BadSpec("head.pool: 'token' needs a class token; set body.prefix to 1, or pool otherwise")
         if not self.head.causal:
             return
+        if self.body.num_prefix:
+            raise BadSpec("body.prefix: tokens in front of a text have no place in a stream of it; set it to 0")
         for path, mixer in self.mixers():
             if mixer.causal == "never":
                 kind = registry.name_of("mixer", type(mixer)) or type(mixer).__name__
                 raise BadSpec(f"{path}: {kind!r} lets tokens see later ones, so it cannot predict the next token")
+        for path, norm in self._norms_over_grid():
+            kind = registry.name_of("norm", type(norm)) or type(norm).__name__
+            raise BadSpec(f"{path}: {kind!r} takes statistics of later tokens, so it cannot predict the next token")
 
     @torch.no_grad()
     def init_weights(self, std: float = 0.02) -> None:
@@ -147,8 +160,10 @@ class Model(nn.Module):
             "std": tuple(pre.get("std", IMAGENET["std"])),
             "interpolation": pre.get("interpolation", "bicubic"),
             "crop_pct": pre.get("crop_pct", 0.9),
-            "first_conv": "stem.conv",
-            "classifier": "head.fc",
+            "first_conv": "stem.conv" if hasattr(self.stem, "conv") else None,
+            "classifier": next(
+                (f"head.{n}" for n in ("fc", "scores") if getattr(self.head, n, None) is not None), None
+            ),
             "fixed_input_size": any(mixer.bound for _, mixer in self.mixers()),
         }
 
@@ -160,6 +175,11 @@ class Model(nn.Module):
         for path, module in self.named_modules():
             if isinstance(module, Mixer) and not path.startswith(inside):
                 inside = f"{path}."
+                yield path, module
+
+    def _norms_over_grid(self) -> Iterator[tuple[str, Norm]]:
+        for path, module in self.named_modules():
+            if isinstance(module, Norm) and module.over == "grid and channels":
                 yield path, module
 
     def _bodies(self) -> Iterator[Body]:
@@ -189,6 +209,8 @@ class Model(nn.Module):
         self, inputs: Tensor, ctx: Context | None, state: Stream | None, taps: tuple[int, ...]
     ) -> tuple[Features, Context]:
         ctx = (ctx or NOTHING).but(causal=self.head.causal or bool(ctx and ctx.causal), taps=taps, memo={})
+        if ctx.padding is not None or ctx.bounds is not None:
+            self._check_rows(inputs, ctx)
         if state is not None:
             ctx = state.context(ctx, inputs.shape[1])
         elif ctx.padding is not None:
@@ -196,6 +218,17 @@ class Model(nn.Module):
         x, ctx = self.stem(inputs, ctx)
         features: Features = self.body(x, ctx, None if state is None else state.parts)
         return features, ctx
+
+    def _check_rows(self, inputs: Tensor, ctx: Context) -> None:
+        """CannotRun where a part would take padding, or a neighbour in a packed row, for tokens."""
+        if ctx.padding is not None and ctx.padding.shape != inputs.shape[:2]:
+            raise CannotRun(
+                f"padding is (batch, length) as the tokens {tuple(inputs.shape)}, got {tuple(ctx.padding.shape)}"
+            )
+        unable = [path for path, mixer in self.mixers() if not mixer.packs]
+        unable += [path for path, _ in self._norms_over_grid()]
+        if unable:
+            raise CannotRun(f"{unable[0]} cannot tell padding or packed sequences apart; give rows of one length")
 
     def forward(self, inputs: Tensor, *, ctx: Context | None = None, state: Stream | None = None) -> Any:
         """The head's output. With a `state` from `new_state`, `inputs` are the next tokens of its streams."""
@@ -266,8 +299,8 @@ class Model(nn.Module):
 
     def get_classifier(self) -> nn.Module:
         """The last dense layer (identity where there is none)."""
-        layer = getattr(self.head, "fc", None) or getattr(self.head, "scores", None)
-        return layer if isinstance(layer, nn.Module) else nn.Identity()
+        layers = [getattr(self.head, name, None) for name in ("fc", "scores")]
+        return next((layer for layer in layers if isinstance(layer, nn.Module)), nn.Identity())
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A fresh last layer for `num_classes` (none for 0), and another pooling where one is given."""
@@ -281,7 +314,7 @@ class Model(nn.Module):
         like = next(self.parameters())
         self.head.set_classes(num_classes)
         self.head.pool = self.resolved["head"]["pool"]
-        self.head.to(device=like.device, dtype=like.dtype)
+        self.head.to(device=like.device, dtype=like.dtype).train(self.training)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade time for memory in training: blocks are worked out again in the backward pass."""

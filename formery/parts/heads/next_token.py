@@ -40,7 +40,7 @@ class NextToken(Head):
         self.scores = Dense(dim, self.num_classes, bias=bias)
         nn.init.normal_(self.scores.weight, std=0.02)
 
-    def tie_to(self, table: nn.Parameter) -> None:
+    def tie_to(self, table: Tensor) -> None:
         """Share the stem's table (vocab, dim) as the scores' weight; BadSpec where the shapes differ."""
         if table.shape != self.scores.weight.shape:
             raise BadSpec(
