@@ -6,7 +6,6 @@ same weights, bit for bit, as one that was never interrupted.
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,12 @@ from ..errors import BadSpec, CannotExport
 from ..files import write_json
 from ..model import Model
 from ..ops import linear
-from ..ops.linear import choice
 from ..runtime.export import example, export_onnx
 from ..runtime.onnx_model import OnnxModel
 from ..runtime.ship import points_lost, ship_int8
 from ..saving import formery_version
 from ..tasks import task_of
-from ..training import train
+from ..training import facts, train
 from . import budget, latency
 from .candidates import Candidate, propose
 from .journal import Journal, plain
@@ -133,9 +131,10 @@ class Fit:
 
     def _within_bounds(self) -> list[str]:
         """Candidates within the bounds on parameters and latency, measured once."""
-        measured = self.journal.once("latency", lambda: latency.table(
-            {name: self.fresh(name).eval() for name in self.specs}, lambda m: example(m, 1, self._length())))  # fmt: skip
-        self.facts = measured
+        measured = self.journal.once(
+            "latency", lambda: self.timed({name: self.fresh(name).eval() for name in self.specs})
+        )
+        self.costs = measured
         field = list(self.specs)
         for bound, key, unit in (
             (self.settings.max_params, "params", "parameters"),
@@ -217,10 +216,9 @@ class Fit:
             return max(10, trained["config"]["steps"] // 8)
         return max(10, int(budget.HEAL_SHARE * 60 * self.settings.minutes / seconds))
 
-    def measured(self, model: Model) -> dict[str, Any]:
-        """Parameters and latency of a model."""
-        found: dict[str, Any] = latency.table({"model": model}, lambda m: example(m, 1, self._length()))["model"]
-        return found
+    def timed(self, models: dict[str, Model]) -> dict[str, dict[str, Any]]:
+        """Parameters and latency of models, taking turns."""
+        return latency.table(models, lambda m: example(m, 1, self._length()))
 
     def _ship(self, model: Model, steps: list[dict[str, Any]]) -> dict[str, Any]:
         """The saved model, its ONNX form, and int8 if it keeps within the bound."""
@@ -290,25 +288,19 @@ class Fit:
         last = self._kept(steps)
         reached = {name: r["results"][name] | {"steps": r["steps"]} for r in rounds for name in r["results"]}
         table = [
-            {"name": n, "idea": c.idea, "pure": c.pure, "raced": n in reached, **self.facts[n], **reached.get(n, {})}
+            {"name": n, "idea": c.idea, "pure": c.pure, "raced": n in reached, **self.costs[n], **reached.get(n, {})}
             for n, c in self.candidates.items()
         ]
         return plain({
             "formery": formery_version(), "data": self.data.describe(), "task": self.task.describe(),
             "metric": {"name": self.task.metric, "unit": self.task.unit, "direction": self.task.direction},
-            "settings": self.settings.plain(), "seed": self.settings.seed, "machine": machine(),
-            "versions": {"python": platform.python_version(), "torch": torch.__version__},
+            "settings": self.settings.plain(), "seed": self.settings.seed, "machine": facts.machine(),
+            "versions": facts.versions(),
             "candidates": table, "specs": self.specs, "race": rounds, "winner": winner,
             "training": trained, "shrinking": steps, "model": {"params": last["params"], "latency_ms": last["latency_ms"],
             "resolved": self.specs[winner], "plans": last["plans"], "layout": layout_of(self.specs[winner])},
             "validation": last["metrics"], "test": tested, "export": shipped,
         })  # fmt: skip
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    threads = torch.get_num_threads()
-    return {"processor": choice.machine(threads), "threads": threads, "system": platform.platform()}
 
 
 def layout_of(resolved: dict[str, Any]) -> list[dict[str, Any]]:

@@ -153,7 +153,10 @@ def _tests(report: Mapping[str, Any]) -> str:
     int8 = report["export"]["int8"]
     note = ""
     if not int8["shipped"]:
-        why = int8.get("reason") or f"it would cost {int8['points_lost']:.2f} points on validation data"
+        why = (
+            int8.get("reason")
+            or f"it would cost {int8['points_lost']:.2f} points on validation data, and {int8['max_drop']:.2f} are left"
+        )
         note = f'<p class="note">No int8 model is shipped: {escape(why)}.</p>'
     return _table(["model", name.replace("_", " ")], rows, numbers=(1,)) + note
 

@@ -32,7 +32,7 @@ def shrink_steps(fit: Fit, model: Model, metrics: dict[str, Any], heal: int) -> 
         "metrics": metrics,
         "healed": False,
     }
-    first = fit.journal.once("shrink/0", lambda: start | fit.measured(model))
+    first = fit.journal.once("shrink/0", lambda: start | _size(model))
     steps = [first]
     for number in range(1, MOST_STEPS + 1):
         before = steps[-1]
@@ -49,7 +49,12 @@ def shrink_steps(fit: Fit, model: Model, metrics: dict[str, Any], heal: int) -> 
             break
     last = [step for step in steps if step["kept"]][-1]
     steps.append(fit.journal.once("shrink/fold", lambda: _fold(fit, last)))
-    return steps
+    times = fit.journal.once("shrink/latency", lambda: fit.timed({str(step["name"]): _open(fit, step) for step in steps}))
+    return [step | times[str(step["name"])] for step in steps]
+
+
+def _size(model: Model) -> dict[str, Any]:
+    return {"params": sum(p.numel() for p in model.parameters())}
 
 
 def _open(fit: Fit, step: dict[str, Any]) -> Model:
@@ -79,7 +84,7 @@ def _drop(fit: Fit, number: int, before: dict[str, Any], first: dict[str, Any], 
     model.save_pretrained(Path(fit.out / "work" / folder))
     return {
         "name": f"drop {number}", "kept": _within(fit, first, metrics), "folder": folder, "plans": model.plans,
-        "metrics": metrics, "healed": healed, **fit.measured(model),
+        "metrics": metrics, "healed": healed, **_size(model),
     }  # fmt: skip
 
 
@@ -103,5 +108,5 @@ def _fold(fit: Fit, before: dict[str, Any]) -> dict[str, Any]:
     model.save_pretrained(fit.out / "work" / "folded")
     return {
         "name": "fold", "kept": True, "folder": "folded", "plans": model.plans, "metrics": metrics, "healed": False,
-        **fit.measured(model),
+        **_size(model),
     }  # fmt: skip
