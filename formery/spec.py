@@ -342,11 +342,22 @@ def _hits(node: Any, steps: list[str], value: Any, role: str | None) -> list[tup
             found += [((key, *path), concrete) for path, concrete in _hits(child, rest, value, child_role)]
         elif key != "kind":
             found.append(((key,), value))
-    if not found and not rest and role in registry.HOMES and isinstance(node, Mapping):
+    if not found and role in registry.HOMES and isinstance(node, Mapping):
         part = registry.find(role, node["kind"])
         if hasattr(part, "spread"):
-            for relative, concrete in part.spread(node, step, value).items():
-                found.append((tuple(relative.split(".")), concrete))
+            found += _spread(part, node, step, rest, value, role)
+    return found
+
+
+def _spread(
+    part: Any, node: Any, step: str, rest: list[str], value: Any, role: str
+) -> list[tuple[tuple[str, ...], Any]]:
+    """What a name that a part spreads over others (`body.mixer`) reaches: those others, or what `rest` names in them."""
+    if not rest:
+        return [(tuple(relative.split(".")), concrete) for relative, concrete in part.spread(node, step, value).items()]
+    found: list[tuple[tuple[str, ...], Any]] = []
+    for relative in part.spread(node, step, None):
+        found += _hits(node, [*relative.split("."), *rest], value, role)
     return found
 
 
@@ -376,7 +387,7 @@ def _suggest(resolved: Mapping[str, Any], glob: str) -> str:
                 continue
             reached = ".".join(steps[:length])
             if isinstance(node, Mapping):
-                return f"{reached} has {registry.nearest(steps[length], [key for key in node if key != 'kind'])}"
+                return f"at {reached}: {registry.nearest(steps[length], [key for key in node if key != 'kind'])}"
             if isinstance(node, list):
                 return f"{reached} has entries 0 to {len(node) - 1}"
             return f"{reached} has nothing inside it"
