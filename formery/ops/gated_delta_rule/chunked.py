@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .reference import working_dtype
+from .reference import running_sum, working_dtype
 from .traced import differentiable
 
 
@@ -31,7 +31,6 @@ class Chunk(NamedTuple):
     k: Tensor  # (n, C, K)
     v: Tensor  # (n, C, V)
     beta: Tensor  # (n, C, 1)
-    c: Tensor  # (n, C, 1), running sum of g
     grown: Tensor  # (n, C, 1), exp(c)
     left: Tensor  # (n, C, 1), exp(c_C - c)
     decay: Tensor  # (n, C, C), exp(c_i - c_j) for j <= i, else 0
@@ -40,10 +39,10 @@ class Chunk(NamedTuple):
 def cut(inputs: tuple[Tensor, ...], start: int, end: int, dtype: torch.dtype) -> Chunk:
     """Tokens `start` to `end` of (q, k, v, g, beta)."""
     q, k, v, g, beta = (x[:, start:end].transpose(1, 2).to(dtype).flatten(0, 1) for x in inputs)
-    c = g.cumsum(-1)[..., None]
+    c = running_sum(g)[..., None]
     # Above the diagonal the exponent is positive and may overflow: tril discards it, it never multiplies it by zero.
-    decay = (c - c.mT).exp_().tril_()
-    return Chunk(q, k, v, beta[..., None], c, c.exp(), (c[:, -1:] - c).exp(), decay)
+    decay = (c - c.mT).to(dtype).exp_().tril_()
+    return Chunk(q, k, v, beta[..., None], c.to(dtype).exp(), (c[:, -1:] - c).to(dtype).exp(), decay)
 
 
 def solve(chunk: Chunk, state: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -104,7 +103,7 @@ def backward(
 
 def _backward_of_chunk(part: Chunk, S: Tensor, do: Tensor, dS: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
     """Gradients of q, k, v, g, beta of one chunk and of the state before it."""
-    q, k, _, beta, _, grown, left, decay = part
+    q, k, _, beta, grown, left, decay = part
     A, inverse, error, u = solve(part, S)
     P = torch.bmm(q, k.mT).mul_(decay)
     k_left, k_grown, q_grown = k * left, k * grown, q * grown
@@ -164,10 +163,10 @@ def chunk_length(rows: int, key: int, value: int) -> int:
     """Tokens a chunk for the fastest run on a CPU: 32 or 64.
 
     A chunk of C tokens costs about 100 us of calls whatever it does, and C (key + value) products a token and row that
-    the recurrence itself would not need: the sum is least at C = sqrt(calls / (rows (key + value))), the constant fitted
-    to measurements at rows = B H from 4 to 480 and widths from 8 to 192. The optimum is flat: at L 4096, 30 heads of
-    96 x 192 and one thread, chunks of 16, 32, 64, 128 take 407, 403, 481, 652 ms; at L 1024 and 4 heads 26, 20, 18,
-    25 ms; at batch 16, L 256 and 4 heads of 32 x 64 19, 21, 31, 53 ms. Below 32 the states kept for the gradient grow.
+    the recurrence itself would not need: the sum is least at C = sqrt(calls / (rows (key + value))), the constant
+    fitted to measurements at rows = B H from 4 to 480 and widths from 8 to 192. The optimum is flat: at L 4096, 30
+    heads of 96 x 192 and one thread, chunks of 16, 32, 64, 128 take 407, 403, 481, 652 ms; at L 1024 and 4 heads 26,
+    20, 18, 25 ms; at batch 16, L 256 and 4 heads of 32 x 64 19, 21, 31, 53 ms. Below 32 the kept states grow.
     """
     best = math.sqrt(4e6 * torch.get_num_threads() / max(1, rows * (key + value)))
     return 64 if best > math.sqrt(32 * 64) else 32

@@ -11,6 +11,14 @@ def working_dtype(q: Tensor, state: Tensor) -> torch.dtype:
     return torch.promote_types(torch.promote_types(q.dtype, state.dtype), torch.float32)
 
 
+def running_sum(g: Tensor) -> Tensor:
+    """c_t = g_1 + ... + g_t along the last axis, in float64 where the device has it.
+
+    c reaches hundreds in a chunk, and exp(c_i - c_j) for neighbours i, j would keep only 5 of float32's 7 digits.
+    """
+    return g.cumsum(-1, dtype=g.dtype if g.device.type == "mps" else torch.float64)
+
+
 def reference(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """The definition: the state decays, then what it predicts for k is moved towards v by the fraction beta."""
     dtype = working_dtype(q, state)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch._higher_order_ops.scan import scan
 from torch.nn import functional as F
 
-from .reference import working_dtype
+from .reference import running_sum, working_dtype
 
 EXPORTED_CHUNK = 32
 
@@ -24,7 +24,7 @@ def unit_lower_inverse(A: Tensor) -> Tensor:
     """
     length = A.shape[-1]
     at = torch.arange(length, device=A.device)
-    inverse = torch.eye(length, dtype=A.dtype, device=A.device)
+    inverse = torch.eye(length, dtype=A.dtype, device=A.device).expand_as(A)
     size = 1
     while size < length:
         block = at // size
@@ -37,13 +37,13 @@ def unit_lower_inverse(A: Tensor) -> Tensor:
 
 def advance(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """One chunk: q, k (B, H, C, K); v (B, H, C, V); g, beta (B, H, C); state (B, H, K, V) -> o (B, H, C, V), state."""
-    c = g.cumsum(-1)[..., None]
-    decay = (c - c.mT).tril().exp().tril()
+    c = running_sum(g)[..., None]
+    decay = (c - c.mT).tril().to(g.dtype).exp().tril()
     inverse = unit_lower_inverse(((k @ k.mT) * decay * beta[..., None]).tril(-1))
-    u = inverse @ (beta[..., None] * (v - (k * c.exp()) @ state))
-    o = (q * c.exp()) @ state + ((q @ k.mT) * decay) @ u
-    last = c[..., -1:, :]
-    return o, state * last.exp() + (k * (last - c).exp()).mT @ u
+    grown, left = c.to(g.dtype).exp(), (c[..., -1:, :] - c).to(g.dtype).exp()
+    u = inverse @ (beta[..., None] * (v - (k * grown) @ state))
+    o = (q * grown) @ state + ((q @ k.mT) * decay) @ u
+    return o, state * grown[..., -1:, :] + (k * left).mT @ u
 
 
 def pieces(inputs: tuple[Tensor, ...], state: Tensor, pad: int) -> tuple[tuple[Tensor, ...], Tensor]:

@@ -1,0 +1,53 @@
+"""The fastest dense products in anybody's model: timm's, transformers', or your own.
+
+model = accelerate(timm.create_model("vit_small_patch16_224").eval(), pack=True)
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from torch import Tensor, nn
+
+from .ops.linear import PackedWeight, linear
+from .parts.dense import Dense
+
+ModelT = TypeVar("ModelT", bound=nn.Module)
+
+
+class FastForward:
+    """The forward of one `nn.Linear`, by `ops.linear`; it stands on the instance, and the module stays what it is."""
+
+    def __init__(self, module: nn.Linear, packed: PackedWeight | None) -> None:
+        self.module = module
+        self.packed = packed
+
+    def __call__(self, input: Tensor) -> Tensor:
+        module = self.module
+        if self.packed is not None and module.training:
+            self.packed.drop()
+            return linear(input, module.weight, module.bias)
+        return linear(input, module.weight, module.bias, packed=self.packed)
+
+
+def accelerate(model: ModelT, on: bool = True, *, pack: bool = False) -> ModelT:
+    """Let every dense layer of `model` take the product that is fastest here (`ops.linear`), in place; returns it.
+
+    `pack` keeps a second copy of the weights in oneDNN's order for inference (no gradient asked for, eval mode), where
+    that was measured to be faster; it follows every change of a weight but those made behind torch's back, through
+    `.data`. Values change by rounding only. Names in the state dict, hooks, types and saving are untouched; layers
+    whose class or owner computes something else are left alone. `on=False` takes everything off again; both may be
+    repeated.
+    """
+    for module in model.modules():
+        if not isinstance(module, nn.Linear):
+            continue
+        own = module.__dict__.get("forward")
+        if isinstance(own, FastForward):
+            del module.__dict__["forward"]
+        elif own is not None:
+            continue  # somebody else's
+        forward = type(module).forward
+        if on and (forward is nn.Linear.forward or (pack and forward is Dense.forward)):
+            module.__dict__["forward"] = FastForward(module, PackedWeight() if pack else None)
+    return model

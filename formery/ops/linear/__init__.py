@@ -1,0 +1,125 @@
+"""Dense layers, by the fastest product this machine has.
+
+`linear` computes what `F.linear` computes, to rounding. On CPUs for which torch's own fp32 product takes a slow path,
+oneDNN's is up to twice as fast; which one wins for which kind of product is measured once a machine (`choice`). The off
+switch is `with using("torch")`, or FORMERY_LINEAR=torch in the environment.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn import Parameter
+
+from .choice import SMALL, Mode, choose, chosen, impose, using
+from .products import ACTIVATIONS, Activation, PackedWeight, available, onednn, plain
+
+__all__ = ["Activation", "Mode", "PackedWeight", "chosen", "impose", "linear", "reference", "using"]
+
+
+def reference(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: Activation | None = None) -> Tensor:
+    """The definition: activation(x (..., in) weight (out, in)^T + bias (out,))."""
+    y = x @ weight.mT
+    y = y if bias is None else y + bias
+    return y if activation is None else ACTIVATIONS[activation](y)
+
+
+def linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    activation: Activation | None = None,
+    packed: PackedWeight | None = None,
+) -> Tensor:
+    """activation(x (..., in) weight (out, in)^T + bias (out,)) by the fastest product.
+
+    `packed` keeps a copy of the weight in oneDNN's order, used where no gradient is asked for and it is faster.
+    """
+    if torch.compiler.is_compiling() or not _applies(x, weight, bias):
+        return plain(x, weight, bias, activation)
+    outer, inner = weight.shape
+    choice = choose(x.numel() // inner, inner, outer, x.dtype)
+    if torch.is_grad_enabled() and (
+        x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
+    ):
+        if not choice.onednn:
+            return plain(x, weight, bias, activation)
+        y: Tensor = Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+        return y if activation is None else ACTIVATIONS[activation](y)
+    laid_out = packed.of(weight) if packed is not None and choice.packed else None
+    if laid_out is None and not choice.onednn:
+        return plain(x, weight, bias, activation)
+    y = onednn(_rows(x), weight if laid_out is None else laid_out, bias, activation)
+    return y.view(*x.shape[:-1], outer)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """x (..., in) as a matrix that oneDNN reads as it is."""
+    flat = x.reshape(-1, x.shape[-1])
+    return flat if _matrix(flat) else flat.contiguous()
+
+
+def _matrix(x: Tensor) -> bool:
+    """Whether x, or its transpose, is rows of neighbouring elements that do not overlap."""
+    (rows, columns), (down, along) = x.shape, x.stride()
+    return (along == 1 and down >= columns) or (down == 1 and along >= rows)
+
+
+def _applies(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether there is a choice: ordinary CPU matrices of one dtype, large enough, and nobody who watches operations.
+
+    Whoever counts, traces, transforms or casts operations knows `F.linear` and shall see it.
+    """
+    if torch._C._get_tracing_state() is not None or not _ordinary(x):
+        return False
+    if x.numel() * weight.shape[0] < SMALL:  # also where there are no rows or no columns
+        return False
+    dtype = x.dtype
+    return (
+        (dtype is torch.float32 or dtype is torch.bfloat16)
+        and dtype is weight.dtype
+        and _ordinary(weight)
+        and weight.dim() == 2
+        and x.shape[-1] == weight.shape[1]
+        and _matrix(weight)
+        and (bias is None or (_ordinary(bias) and bias.dtype is dtype and bias.shape == weight.shape[:1]))
+        and available()
+        and not _watched()
+    )
+
+
+def _ordinary(tensor: Tensor) -> bool:
+    """No subclass (quantised, distributed, fake, functional...), no other device, no other layout."""
+    kind = type(tensor)
+    return (kind is Tensor or kind is Parameter) and tensor.is_cpu and tensor.layout is torch.strided
+
+
+def _watched() -> bool:
+    return (
+        torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._len_torch_function_stack() > 0
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or torch.is_autocast_enabled("cpu")
+    )
+
+
+class Linear(torch.autograd.Function):
+    """oneDNN's product with its gradients, which are products too and chosen likewise."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return onednn(_rows(x), weight, bias).view(*x.shape[:-1], weight.shape[0])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        rows, flat = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
+        # linear() itself, whose gradients are right to any order; its products take the transposed views as they are.
+        d_x = linear(rows, weight.mT).view_as(x) if ctx.needs_input_grad[0] else None
+        d_weight = linear(rows.mT, flat.mT) if ctx.needs_input_grad[1] else None
+        return d_x, d_weight, rows.sum(0) if ctx.needs_input_grad[2] else None

@@ -1,0 +1,228 @@
+"""Which product is faster on this machine: measured once, remembered in a file, overridden by whoever asks.
+
+Products are told apart by their number of rows (one, few, many) and their work (medium, large). The choices
+stand in `linear.json` in the folder FORMERY_CACHE (default ~/.cache/formery), by processor, torch version and threads.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+
+from ...errors import BadFile, BadSpec, Unwritable
+from ...files import read_json, write_json
+from .products import available, onednn, plain
+
+Mode = Literal["auto", "torch", "onednn"]
+
+DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+"""Where there is a choice."""
+
+SHAPES = {
+    "one medium": (1, 1024, 4096),
+    "one large": (1, 4096, 4096),
+    "few medium": (8, 512, 1024),
+    "few large": (8, 2048, 4096),
+    "many medium": (128, 128, 256),
+    "many large": (197, 384, 1536),
+}
+"""Class of product -> the (rows, in, out) that speaks for it."""
+
+SMALL, LARGE = 2**20, 2**24
+"""Multiply-accumulates below which torch's product is taken unasked (20 us at most: nothing wins back what choosing
+costs, and oneDNN's own call is the slower one), and from which on a product is large."""
+
+FEW = 16
+"""Rows from which on there are many."""
+
+ROUNDS = 9
+MARGIN = 0.95
+"""A form is chosen over the simpler one if its fastest round takes less than this part of the other's fastest."""
+
+
+class Choice(NamedTuple):
+    """For one class of product: oneDNN's product instead of torch's, and its packed weight instead of either."""
+
+    onednn: bool
+    packed: bool
+
+
+Table = dict[str, dict[str, Choice]]
+"""Name of the dtype -> class of product -> choice."""
+
+
+class Memory:
+    """What this process knows: the tables by number of threads, and the table that was imposed."""
+
+    def __init__(self) -> None:
+        self.tables: dict[int, Table] = {}
+        self.imposed: Table | None = None
+        self.lock = threading.RLock()
+
+    def table(self) -> Table:
+        """The choices in force, found in the file or measured if need be."""
+        if self.imposed is not None:
+            return self.imposed
+        threads = torch.get_num_threads()
+        found = self.tables.get(threads)
+        if found is None:
+            with self.lock:
+                if threads not in self.tables:
+                    self.tables[threads] = _remembered(threads) or _measured_and_kept(threads)
+                found = self.tables[threads]
+        return found
+
+
+MEMORY = Memory()
+_mode: ContextVar[Mode | None] = ContextVar("formery_linear", default=None)
+
+
+def mode() -> Mode:
+    """What decides: what `using`, else FORMERY_LINEAR, asks for; without either 'auto', the measurements."""
+    asked = _mode.get()
+    if asked is not None:
+        return asked
+    named = os.environ.get("FORMERY_LINEAR", "auto")
+    return _valid(named, "FORMERY_LINEAR")
+
+
+def _valid(name: str, where: str) -> Mode:
+    if name not in get_args(Mode):
+        raise BadSpec(f"{where} is {name!r}; it is one of {', '.join(get_args(Mode))}")
+    return name  # type: ignore[return-value]
+
+
+@contextmanager
+def using(name: Mode) -> Iterator[None]:
+    """Within the block, dense layers use the product `name` wherever it applies ('auto': the faster one)."""
+    token = _mode.set(_valid(name, "the linear backend"))
+    try:
+        yield
+    finally:
+        _mode.reset(token)
+
+
+def choose(rows: int, inner: int, outer: int, dtype: torch.dtype) -> Choice:
+    """The product for x (rows, inner) and a weight (outer, inner) of `dtype`."""
+    asked = mode()
+    if asked != "auto":
+        return Choice(asked == "onednn", asked == "onednn")
+    work = rows * inner * outer
+    many = "one" if rows == 1 else "few" if rows < FEW else "many"
+    return MEMORY.table()[DTYPES[dtype]][f"{many} {'medium' if work < LARGE else 'large'}"]
+
+
+def chosen() -> dict[str, Any]:
+    """The choices in force as plain data for a journal; `impose` of it repeats them."""
+    table = MEMORY.table() if available() else _everywhere(Choice(False, False))
+    return {"mode": mode(), **_to_json(table)}
+
+
+def impose(data: dict[str, Any] | None) -> None:
+    """Choose in this process as `data` (from `chosen`) says, so that a resumed run rounds as it did; None lifts it.
+
+    BadSpec if it is not what `chosen` gives. A mode other than 'auto' in it holds for every product.
+    """
+    if data is None:
+        MEMORY.imposed = None
+        return
+    name = _valid(str(data.get("mode")), "the mode of the imposed linear choices")
+    table = _from_json(data)
+    if table is None:
+        raise BadSpec(
+            "the imposed linear choices are not what ops.linear.chosen() gives; take them from a journal unchanged"
+        )
+    MEMORY.imposed = table if name == "auto" else _everywhere(Choice(name == "onednn", name == "onednn"))
+
+
+def _everywhere(choice: Choice) -> Table:
+    return {dtype: dict.fromkeys(SHAPES, choice) for dtype in DTYPES.values()}
+
+
+def _to_json(table: Table) -> dict[str, Any]:
+    return {dtype: {name: choice._asdict() for name, choice in choices.items()} for dtype, choices in table.items()}
+
+
+def _from_json(data: Any) -> Table | None:
+    """The table in `data`; None if anything is missing or of another type."""
+    try:
+        table = {d: {name: Choice(**data[d][name]) for name in SHAPES} for d in DTYPES.values()}
+    except (KeyError, TypeError):
+        return None
+    values = [value for choices in table.values() for choice in choices.values() for value in choice]
+    return table if all(isinstance(value, bool) for value in values) else None
+
+
+def _file() -> Path:
+    return Path(os.environ.get("FORMERY_CACHE") or Path.home() / ".cache" / "formery") / "linear.json"
+
+
+def _read() -> dict[str, Any]:
+    """All machines' choices in the file; none if it is missing, broken or of another kind."""
+    try:
+        data = read_json(_file())
+    except BadFile:
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def machine(threads: int) -> str:
+    """Processor, torch version and number of threads: what a measurement holds for."""
+    facts: dict[str, str] = {}
+    try:
+        for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines():
+            name, _, value = line.partition(":")
+            facts[name.strip()] = value.strip()
+    except OSError:
+        pass
+    model = " ".join(facts[name] for name in ("model name", "cpu family", "model", "stepping") if name in facts)
+    return f"{model or platform.processor() or platform.machine()}, torch {torch.__version__}, {threads} threads"
+
+
+def _remembered(threads: int) -> Table | None:
+    return _from_json(_read().get(machine(threads)))
+
+
+def _measured_and_kept(threads: int) -> Table:
+    """Measure, and remember if the folder allows it: a cache that cannot be written costs the next process a second."""
+    table = measure()
+    try:
+        write_json(_file(), {**_read(), machine(threads): _to_json(table)})
+    except Unwritable:
+        pass
+    return table
+
+
+def measure() -> Table:
+    """Time the products of every class and dtype here, interleaved; the random state is left alone. About a second."""
+    if not available():
+        return _everywhere(Choice(False, False))
+    with torch.inference_mode():
+        return {
+            name: {shape: _race(*sizes, dtype) for shape, sizes in SHAPES.items()} for dtype, name in DTYPES.items()
+        }
+
+
+def _race(rows: int, inner: int, outer: int, dtype: torch.dtype) -> Choice:
+    x, weight = torch.full((rows, inner), 0.5, dtype=dtype), torch.full((outer, inner), 0.5, dtype=dtype)
+    bias = torch.zeros(outer, dtype=dtype)
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+    runs = [(plain, weight), (onednn, weight), (onednn, packed)]
+    best = [float("inf")] * len(runs)
+    for turn in range(ROUNDS + 1):
+        for index, (product, matrix) in enumerate(runs):
+            start = time.perf_counter()
+            product(x, matrix, bias)
+            if turn:  # the first turn warms up
+                best[index] = min(best[index], time.perf_counter() - start)
+    own, other, laid_out = best
+    return Choice(other < MARGIN * own, laid_out < MARGIN * min(own, other))

@@ -1,0 +1,74 @@
+"""The products behind a dense layer: torch's own, oneDNN's, and oneDNN's with a weight laid out for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
+
+_FUSED: dict[str, tuple[str, str]] = {
+    "gelu": ("gelu", "none"),
+    "gelu_tanh": ("gelu", "tanh"),
+    "relu": ("relu", ""),
+    "silu": ("swish", ""),
+}
+"""oneDNN's names: what is fused to the product, and by which formula."""
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "relu": F.relu,
+    "silu": F.silu,
+}
+
+
+def available() -> bool:
+    """Whether this build of torch, and its user, have oneDNN products at all."""
+    return torch._C._has_mkldnn and torch._C._get_mkldnn_enabled()
+
+
+def onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = None) -> Tensor:
+    """activation(x (rows, in) @ weight (out, in)^T + bias) by oneDNN; either matrix may be a transposed view."""
+    name, formula = ("none", "") if activation is None else _FUSED[activation]
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, name, [], formula)
+    return y
+
+
+def plain(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = None) -> Tensor:
+    """The same by torch."""
+    y = F.linear(x, weight, bias)
+    return y if activation is None else ACTIVATIONS[activation](y)
+
+
+class PackedWeight:
+    """A weight in the order in which oneDNN reads it, made when first asked for and again when the weight changed.
+
+    It is a copy: it costs the weight's memory once more. A change is seen by the weight's version, place and shape;
+    one made behind torch's back (through `.data` or numpy) is not. Copies and pickles of a PackedWeight are empty.
+    """
+
+    def __init__(self) -> None:
+        self._key: tuple[object, ...] | None = None
+        self._packed: Tensor | None = None
+
+    def of(self, weight: Tensor) -> Tensor | None:
+        """The packed form of `weight`; None for an inference tensor, whose changes cannot be seen."""
+        if weight.is_inference():
+            return None
+        key = (weight._version, weight.data_ptr(), weight.shape, weight.stride(), weight.dtype)
+        if key != self._key:
+            self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach())
+            self._key = key
+        return self._packed
+
+    def drop(self) -> None:
+        """Give the memory back."""
+        self._key = self._packed = None
+
+    def __reduce__(self) -> tuple[type[PackedWeight], tuple[()]]:
+        return PackedWeight, ()

@@ -1,0 +1,173 @@
+"""`accelerate` on models of timm and transformers: same values and gradients, nothing else changed, and off again."""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from formery.accelerate import FastForward, accelerate
+from formery.ops.linear import using
+from formery.parts.dense import Dense
+
+pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this build of torch has no oneDNN")
+
+
+def vit() -> tuple[nn.Module, Tensor]:
+    timm = pytest.importorskip("timm")
+    return timm.create_model("vit_small_patch16_224", depth=2, img_size=96, num_classes=10), torch.randn(2, 3, 96, 96)
+
+
+def llama() -> tuple[nn.Module, Tensor]:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        vocab_size=200, hidden_size=192, intermediate_size=384, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=64,
+    )  # fmt: skip
+    return transformers.LlamaForCausalLM(config), torch.randint(200, (2, 48))
+
+
+def output(model: nn.Module, inputs: Tensor) -> Tensor:
+    result = model(inputs)
+    return result if isinstance(result, Tensor) else result.logits
+
+
+def close(got: Tensor, expected: Tensor) -> None:
+    """Equal to what float32 products in another order may differ by."""
+    assert (got - expected).abs().max() <= 2e-5 * expected.abs().max()
+
+
+@pytest.fixture(params=[vit, llama], ids=["timm vit", "transformers llama"])
+def case(request: pytest.FixtureRequest) -> tuple[nn.Module, Tensor]:
+    return request.param()
+
+
+@pytest.fixture
+def products(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of oneDNN's products as they are run."""
+    import formery.ops.linear as room
+
+    ran: list[str] = []
+    real: Callable[..., Tensor] = room.onednn
+
+    def counted(x: Tensor, weight: Tensor, *rest: object) -> Tensor:
+        ran.append("packed" if weight.is_mkldnn else "onednn")
+        return real(x, weight, *rest)
+
+    monkeypatch.setattr(room, "onednn", counted)
+    return ran
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_values_and_gradients_are_equal_to_rounding(case, pack: bool, products: list[str]) -> None:  # type: ignore[no-untyped-def]
+    model, inputs = case
+    fast = accelerate(copy.deepcopy(model), pack=pack)
+    with using("onednn"):
+        with torch.inference_mode():
+            expected = output(model.eval(), inputs)
+            assert not products
+            close(output(fast.eval(), inputs), expected)
+        assert set(products) == {"packed" if pack else "onednn"}
+        losses = [output(m.train(), inputs).logsumexp(-1).mean() for m in (model, fast)]
+        torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-5)
+        for loss in losses:
+            loss.backward()
+    for (name, p), (other, q) in zip(model.named_parameters(), fast.named_parameters(), strict=True):
+        assert name == other
+        assert (p.grad is None) == (q.grad is None)
+        if p.grad is not None:
+            assert (p.grad - q.grad).abs().max() <= 1e-4 * p.grad.abs().max() + 1e-8
+
+
+def test_nothing_else_changes_and_off_restores(case) -> None:  # type: ignore[no-untyped-def]
+    model, inputs = case
+    model.eval()
+    before = {name: dict(vars(m)) for name, m in model.named_modules()}
+    types = [type(m) for m in model.modules()]
+    state, text = {k: v.clone() for k, v in model.state_dict().items()}, repr(model)
+    with torch.no_grad():
+        expected = output(model.eval(), inputs)
+    assert accelerate(accelerate(model), pack=True) is model
+    assert [type(m) for m in model.modules()] == types
+    assert repr(model) == text
+    assert list(model.state_dict()) == list(state)
+    assert all(isinstance(m.forward, FastForward) for m in model.modules() if type(m) is nn.Linear)
+    assert accelerate(accelerate(model, False), False) is model
+    assert {name: vars(m) for name, m in model.named_modules()} == before
+    with torch.no_grad():
+        assert torch.equal(output(model.eval(), inputs), expected)
+
+
+def test_copies_pickles_and_hooks_follow(products: list[str]) -> None:
+    model = accelerate(nn.Sequential(nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 256, bias=False)), pack=True).eval()
+    x = torch.randn(64, 256)
+    stored = io.BytesIO()
+    torch.save(model, stored)
+    stored.seek(0)
+    twins = [copy.deepcopy(model), torch.load(stored, weights_only=False)]
+    seen: list[torch.Size] = []
+    model[0].register_forward_hook(lambda module, args, y: seen.append(y.shape))
+    with torch.no_grad(), using("onednn"):
+        expected = model(x)
+        assert seen == [x.shape]
+        for twin in twins:
+            assert torch.equal(twin(x), expected)
+            assert twin[0].forward.module is twin[0]
+            twin[0].weight.zero_()  # of the twin alone, and noticed
+            assert not torch.equal(twin(x), expected)
+        assert torch.equal(model(x), expected)
+    assert set(products) == {"packed"}
+
+
+def test_training_gives_the_packed_memory_back(products: list[str]) -> None:
+    layer = accelerate(nn.Sequential(nn.Linear(256, 256)), pack=True)[0]
+    x = torch.randn(64, 256)
+    with using("onednn"):
+        with torch.no_grad():
+            layer.eval()(x)
+            assert layer.forward.packed._packed is not None
+            layer.train()(x)
+        assert layer.forward.packed._packed is None
+        layer.eval()(x).sum().backward()  # a gradient is asked for
+    assert products[:3] == ["packed", "onednn", "onednn"]
+    assert layer.forward.packed._packed is None
+
+
+def test_what_computes_something_else_is_left_alone() -> None:
+    class Cosine(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:
+            return nn.functional.cosine_similarity(input[..., None, :], self.weight, dim=-1)
+
+    class Named(nn.Linear):
+        pass
+
+    model = nn.ModuleList([Cosine(8, 8), Named(8, 8), Dense(8, 8), nn.Linear(8, 8), nn.MultiheadAttention(8, 2)])
+    model[3].forward = lambda input: input  # type: ignore[method-assign]
+    accelerate(model)
+    assert [isinstance(m.forward, FastForward) for m in list(model)[:4]] == [False, True, False, False]
+    accelerate(model, pack=True)
+    assert [isinstance(m.forward, FastForward) for m in list(model)[:4]] == [False, True, True, False]
+    accelerate(model, False)
+    assert not any(isinstance(m.forward, FastForward) for m in model.modules())
+    x = torch.randn(3, 8)
+    assert model[3](x) is x
+
+
+def test_counters_compilers_and_exporters_see_the_ordinary_model() -> None:
+    model = nn.Sequential(nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 256)).eval()
+    fast, x = accelerate(copy.deepcopy(model), pack=True), torch.randn(64, 256)
+    with using("onednn"), torch.no_grad():
+        with FlopCounterMode(display=False) as counter:
+            fast(x)
+        assert counter.get_total_flops() == 2 * 2 * 64 * 256 * 256
+        expected = model(x)
+        assert torch.equal(torch.compile(fast, backend="eager", fullgraph=True)(x), expected)
+        program = torch.export.export(fast, (x,), dynamic_shapes=({0: torch.export.Dim("rows")},))
+        assert [str(n.target) for n in program.graph.nodes if "linear" in str(n.target)] == ["aten.linear.default"] * 2
+        assert set(program.state_dict) == set(model.state_dict())
+        assert torch.equal(program.module()(x), expected)
