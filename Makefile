@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .DELETE_ON_ERROR:
 
 demo: .venv/.core
-	$(BIN)/formery fit digits --out runs/digits
+	$(BIN)/formery fit digits --out runs/digits --resume
 
 test: .venv/.test
 	$(PYTEST)
@@ -41,7 +41,7 @@ clean:
 
 # One stamp a set of extras; what is already there costs a second.
 .venv/.core: pyproject.toml constraints.txt .venv/.torch
-	$(PIP) -c constraints.txt -e .
+	$(PIP) -c constraints.txt -e '.[export]'
 	touch $@
 
 .venv/.test: pyproject.toml constraints.txt .venv/.torch
