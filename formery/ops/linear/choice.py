@@ -130,7 +130,8 @@ def chosen() -> dict[str, Any]:
 def impose(data: dict[str, Any] | None) -> None:
     """Choose in this process as `data` (from `chosen`) says, so that a resumed run rounds as it did; None lifts it.
 
-    BadSpec if it is not what `chosen` gives. A mode other than 'auto' in it holds for every product.
+    BadSpec if it is not what `chosen` gives. A mode other than 'auto' in it holds for every product; `using` and
+    FORMERY_LINEAR still come first. The number of threads is not in it: sums are split by it, so keep it equal too.
     """
     if data is None:
         MEMORY.imposed = None
