@@ -16,13 +16,12 @@ from ..data import baselines, open_data
 from ..errors import BadSpec, CannotExport
 from ..files import write_json
 from ..model import Model
-from ..ops import linear
 from ..runtime.export import example, export_onnx
 from ..runtime.onnx_model import OnnxModel
 from ..runtime.ship import points_lost, ship_int8
 from ..saving import formery_version
 from ..tasks import task_of
-from ..training import facts, train
+from ..training import arithmetic, facts, train
 from . import budget, latency
 from .candidates import Candidate, propose
 from .journal import Journal, plain
@@ -71,15 +70,10 @@ class Fit:
     def run(self, resume: bool) -> dict[str, Any]:
         """All stages; what is journalled already is taken from there."""
         self.journal.begin(self._identity(), resume=resume)
-        before, threads = linear.chosen(), torch.get_num_threads()
         # The same threads and products as at first, so that sums are taken in the same order and round alike.
-        torch.set_num_threads(self.journal.once("threads", torch.get_num_threads))
-        linear.impose(self.journal.once("arithmetic", linear.chosen))
-        try:
+        threads = self.journal.once("threads", torch.get_num_threads)
+        with arithmetic.repeated(threads, self.journal.once("arithmetic", arithmetic.chosen)):
             return self._stages()
-        finally:
-            linear.impose(before)
-            torch.set_num_threads(threads)
 
     def _stages(self) -> dict[str, Any]:
         self._propose()

@@ -8,30 +8,23 @@ from typing import Any
 
 import torch
 
-from ..ops import linear
+from ..ops.linear import chosen, imposed
 
-
-def chosen() -> Any:
-    """The backend choice of the dense layers as plain data; None where there is no choice."""
-    choose = getattr(linear, "chosen", None)
-    return None if choose is None else choose()
-
-
-def impose(choice: Any) -> None:
-    """Take over the choice that a checkpoint notes."""
-    take = getattr(linear, "impose", None)
-    if take is not None and choice is not None:
-        take(choice)
+__all__ = ["chosen", "repeated"]
 
 
 @contextmanager
-def threads(num: int | None) -> Iterator[None]:
-    """Run with `num` threads (as many as now where None), then with as many as before: sums round by their number."""
+def repeated(threads: int | None, choice: dict[str, Any] | None) -> Iterator[None]:
+    """Compute with as many threads and by the products that a checkpoint notes; as before where they are None.
+
+    Sums round by the number of threads, products by the library that works them out.
+    """
     before = torch.get_num_threads()
-    if num is not None and num != before:
-        torch.set_num_threads(num)
+    if threads is not None and threads != before:
+        torch.set_num_threads(threads)
     try:
-        yield
+        with imposed(choice):
+            yield
     finally:
         if torch.get_num_threads() != before:
             torch.set_num_threads(before)

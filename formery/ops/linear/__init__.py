@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import Parameter
 
-from .choice import SMALL, Mode, choose, chosen, impose, using
+from .choice import SMALL, Mode, choose, chosen, impose, imposed, using
 from .products import ACTIVATIONS, Activation, PackedWeight, available, onednn, plain
 
-__all__ = ["Activation", "Mode", "PackedWeight", "chosen", "impose", "linear", "reference", "using"]
+__all__ = ["Activation", "Mode", "PackedWeight", "chosen", "impose", "imposed", "linear", "reference", "using"]
 
 
 def reference(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: Activation | None = None) -> Tensor:

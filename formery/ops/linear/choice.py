@@ -145,6 +145,18 @@ def impose(data: dict[str, Any] | None) -> None:
     MEMORY.imposed = table if name == "auto" else _everywhere(Choice(name == "onednn", name == "onednn"))
 
 
+@contextmanager
+def imposed(data: dict[str, Any] | None) -> Iterator[None]:
+    """`impose(data)` for a block of code; afterwards what was imposed before holds again. None changes nothing."""
+    before = MEMORY.imposed
+    if data is not None:
+        impose(data)
+    try:
+        yield
+    finally:
+        MEMORY.imposed = before
+
+
 def _everywhere(choice: Choice) -> Table:
     return {dtype: dict.fromkeys(SHAPES, choice) for dtype in DTYPES.values()}
 
