@@ -227,6 +227,12 @@ class _Look:
                     return found
         if stage.exit.norm is None:
             return stage.path, stage.exit.why
+        facts = facts_of(self.at(stage.exit.norm))
+        if facts is not None and facts.dim != stage.width:
+            return (
+                stage.exit.norm,
+                "it norms several tokens together, which have one mean there and one each in the stream",
+            )
         return self.why_not_layer_norm(stage.exit.norm) or ("", "")
 
     def why_not_around(self, sub: Sublayer) -> tuple[str, str] | None:

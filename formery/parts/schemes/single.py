@@ -10,6 +10,8 @@ from ...context import Context
 from ...errors import CannotRun
 from .scheme import Scheme, Sublayer
 
+PART = "sublayers of a 'single' block feed each other: take all of them away, or none"
+
 
 class Single(Scheme):
     """x + (sublayer_n o norm ... norm o sublayer_1)(x): the first sublayer reads the stream itself, each later one the
@@ -22,12 +24,16 @@ class Single(Scheme):
         return super()._scale(dim, index, num_sublayers, scale if index == num_sublayers - 1 else None)
 
     def step(self, stream: Any, index: int, sublayer: Sublayer, ctx: Context) -> Any:
+        if index and not isinstance(stream, tuple):
+            raise CannotRun(PART)
         x, y = stream if index else (stream, stream)
         y = sublayer(self.normed(index, y, ctx))
         return x + self.branch(index, y) if index == len(self.norms) - 1 else (x, y)
 
     def skip(self, stream: Any) -> Any:
-        raise CannotRun("sublayers of a 'single' block feed each other: none can be left out; choose another scheme")
+        if isinstance(stream, tuple):
+            raise CannotRun(PART)
+        return stream
 
     def finish(self, stream: Any) -> Tensor:
         return stream[0] if isinstance(stream, tuple) else stream  # within a block the chain has not yet joined

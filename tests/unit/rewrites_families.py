@@ -1,0 +1,105 @@
+"""Small models of every family, with drawn weights, for tests of rewrites."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from formery.model import Model
+from formery.rewrites.checks import small
+
+ATTENTION = {"kind": "attention", "heads": 4}
+DELTA = {"kind": "gated_deltanet", "heads": 2, "head_dim": 4}
+STEM = {"kind": "conv", "dim": 16, "size": 3, "stride": 2, "padding": 1, "img_size": 16}
+DIMS = [16, 24]
+HEAD = {"kind": "classes", "num_classes": 5}
+TEXT = {"kind": "tokens", "dim": 32, "vocab": 64, "length": 32}
+
+
+def _pyramid(mixer: Any, scheme: Any, merge: Any = "conv", **more: Any) -> dict[str, Any]:
+    return {"kind": "pyramid", "dims": DIMS, "depths": [2, 2], "mixer": mixer, "scheme": scheme, "merge": merge, **more}
+
+
+def _hybrid() -> dict[str, Any]:
+    """Delta layers norm what they read, attention what it writes."""
+    pre, reordered = ({"kind": kind, "norm": "rms"} for kind in ("pre", "reordered"))
+    blocks = {
+        "delta": {"mixer": DELTA, "channel": "swiglu", "scheme": pre},
+        "attention": {"mixer": ATTENTION | {"qk_norm": "rms"}, "channel": "swiglu", "scheme": reordered},
+    }
+    body = {"kind": "stack", "layout": "(delta*2 attention)*2", "blocks": blocks}
+    return {"stem": TEXT, "body": body, "head": {"kind": "next_token"}}
+
+
+THREE = {"kind": "sequence", "sublayers": [ATTENTION, "mlp", DELTA], "scheme": {"kind": "pre", "scale": 0.1}}
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "vit": small.vit(),
+    "vit scaled": small.vit(scale=0.1),
+    "vit batch": small.vit(scale=0.1, norm="batch") | {"stem": {**small.vit()["stem"], "norm": "batch", "bias": False}},
+    "poolformer": {
+        "stem": STEM,
+        "body": _pyramid("pooling", {"kind": "pre", "norm": "group1", "scale": 0.1}),
+        "head": HEAD | {"norm": "group1"},
+    },
+    "metaformer": {
+        "stem": STEM | {"norm": "batch"},
+        "body": _pyramid(["pooling", ATTENTION], {"kind": "pre", "scale": 0.1}, positions=[None, "learned"]),
+        "head": HEAD,
+    },
+    "convnext": {
+        "stem": {"kind": "conv", "dim": 16, "size": 2, "stride": 2, "padding": 0, "img_size": 16, "norm": "layer"},
+        "body": _pyramid(
+            {"kind": "depthwise_conv", "size": 3},
+            {"kind": "single", "scale": 0.1, "norm": {"kind": "layer", "eps": 1e-6}},
+            {"kind": "conv", "size": 2, "padding": 0, "norm": "layer"},
+        ),
+        "head": HEAD | {"order": "pool_norm"},
+    },
+    "merged": {
+        "stem": STEM,
+        "body": _pyramid(ATTENTION, {"kind": "pre"}, "patch_merging"),
+        "head": HEAD | {"order": "pool_norm"},
+    },
+    "decoder": small.decoder(),
+    "gpt": small.decoder("layer", position="learned"),
+    "hybrid": _hybrid(),
+    "post": {"stem": TEXT, "body": {"kind": "stack", "depth": 3, "mixer": ATTENTION, "scheme": "post"}, "head": HEAD},
+    "ladder": {
+        "stem": TEXT,
+        "body": {"kind": "stack", "depth": 3, "mixer": ATTENTION, "scheme": {"kind": "ladder", "scale": 0.1}},
+        "head": {"kind": "next_token", "norm": "layer"},
+    },
+    "sequence": {
+        "stem": TEXT,
+        "body": {
+            "kind": "stack",
+            "layout": "three*2",
+            "blocks": {"three": THREE},
+        },
+        "head": {"kind": "next_token", "norm": "layer"},
+    },
+}  # fmt: skip
+
+
+def model_of(family: str, dtype: torch.dtype = torch.float64) -> Model:
+    """The family's model with drawn weights, in evaluation."""
+    return small.drawn(FAMILIES[family], dtype=dtype)
+
+
+def inputs_for(spec: Mapping[str, Any], dtype: torch.dtype = torch.float64) -> Tensor:
+    """A batch that fits a family."""
+    return small.tokens(2, 12) if spec["stem"]["kind"] == "tokens" else small.images(2, dtype=dtype)
+
+
+def error(actual: Tensor, expected: Tensor) -> float:
+    """Largest difference, of the largest value."""
+    return ((actual - expected).abs().max() / expected.abs().max()).item()
+
+
+def shapes(model: nn.Module) -> dict[str, torch.Size]:
+    """Shape of every tensor that is saved."""
+    return {name: tensor.shape for name, tensor in model.state_dict().items()}
