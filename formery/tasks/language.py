@@ -101,7 +101,7 @@ class Language(Task):
                 nats.update(each.double(), real)
                 counted.update(real.sum())
             loss, num_items = float(nats.compute()), int(counted.compute())
-        perplexity = math.exp(loss) if loss < 700 else math.inf
+        perplexity = math.exp(min(loss, 700.0))  # beyond it, no float holds the number
         return {"bits_per_byte": loss / math.log(2), "perplexity": perplexity, "loss": loss, "items": num_items}
 
     def extra(self, data: Any) -> dict[str, Any]:

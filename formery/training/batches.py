@@ -55,6 +55,14 @@ def pieces(batch: Batch, num: int) -> Iterator[tuple[Tensor, Tensor, float]]:
             yield part, wanted, len(part) / len(inputs)
 
 
-def seed_step(seed: int, step: int, rank: int = 0) -> None:
-    """Seed torch's generators for one step: whatever ran before, dropout draws the same."""
-    torch.manual_seed(int(chance.words(seed, f"training {rank}", step, 1)[0]))
+def seed_step(seed: int, step: int, device: torch.device, rank: int = 0) -> None:
+    """Seed torch's generators, the CPU's and that of `device`, for one step, so that dropout draws the same.
+
+    Not by `torch.manual_seed`: without CUDA it notes a stack trace with every call, for good.
+    """
+    number = int(chance.words(seed, f"training {rank}", step, 1)[0])
+    torch.default_generator.manual_seed(number)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index or 0].manual_seed(number)
+    elif device.type != "cpu":
+        torch.get_device_module(device).manual_seed(number)

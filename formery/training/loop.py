@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -109,7 +109,7 @@ def train(
     resumed, source = _resumed(run, resume, teller)
     device = next(model.parameters()).device
     job = _Job(run, teller, time_limit, until, on_progress)
-    with torch.random.fork_rng(), arithmetic.threads(_threads(resumed)):
+    with _random_state(devices), _arithmetic(resumed):
         try:
             teller.start(0 if resumed is None else resumed.state["step"])
             job.go(resumed, source, devices, workers)
@@ -185,9 +185,16 @@ def _check_identity(theirs: dict[str, Any], ours: dict[str, Any], folder: Path) 
             raise BadSpec(f"the training in {folder} was started with {what}; give the same, or choose another folder")
 
 
-def _threads(resumed: Checkpoint | None) -> int | None:
-    """As many threads as the checkpoint was written with; None where there is no checkpoint."""
-    return None if resumed is None else int(resumed.state["threads"])
+def _random_state(devices: str | int) -> AbstractContextManager[None]:
+    """The caller's random state, put back afterwards."""
+    cuda = torch.cuda.is_available() and devices not in ("cpu", "mps")
+    return torch.random.fork_rng([torch.cuda.current_device()] if cuda else [])
+
+
+def _arithmetic(resumed: Checkpoint | None) -> AbstractContextManager[None]:
+    """Threads and products as the checkpoint notes them."""
+    state = {"threads": None, "arithmetic": None} if resumed is None else resumed.state
+    return arithmetic.repeated(state["threads"], state["arithmetic"])
 
 
 class _Job:
@@ -205,8 +212,6 @@ class _Job:
     def go(self, resumed: Checkpoint | None, source: str, devices: str | int, workers: int) -> None:
         """Run what is left of the steps."""
         start = 0 if resumed is None else int(resumed.state["step"])
-        if resumed is not None:
-            arithmetic.impose(resumed.state["arithmetic"])
         ended = None if resumed is None else resumed.state["ended"]
         if ended or start >= self.until:
             self.run.prepare(resumed, source)

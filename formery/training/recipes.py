@@ -70,6 +70,8 @@ class Recipe(BaseModel):
     expected: Expected
     seed: int = Field(default=0, ge=0)
     """Of the initial weights, and of all else where nothing else is given."""
+    init: float | None = Field(default=None, gt=0)
+    """Deviation of the initial weights of linears and convolutions; the model's own unless given."""
     test: bool = False
     """Whether the trained model is judged, once, on the test part as well."""
 
@@ -198,6 +200,8 @@ def run_recipe(
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         model = create_model(spec)
+        if recipe.init is not None:
+            model.init_weights(recipe.init)
     training = train(
         model, data, task, recipe.config, folder=out / TRAINING, resume=resume, devices=devices,
         time_limit=time_limit, on_progress=on_progress, quiet=quiet,

@@ -88,7 +88,7 @@ class Run:
         """One step of the optimizer; Diverged where the loss is no number."""
         assert self.optimizer is not None
         assert self.total is not None
-        seed_step(self.config.seed, self.step, self.rank)
+        seed_step(self.config.seed, self.step, self.total.device, self.rank)
         self.optimizer.zero_grad()
         total: Tensor | None = None
         for inputs, targets, share in pieces(batch, self.config.accumulate):
