@@ -60,7 +60,8 @@ def _scale(side: int) -> _Scale:
     return _Scale(stem, (32, 64, 128, 192), (1, 1, 3, 1), patch, 128, 6)
 
 
-ATTENTION_HEAD, CONV = 16, {"kind": "depthwise_conv", "size": 5}
+CONV: Spec = {"kind": "depthwise_conv", "size": 5}
+DELTA: Spec = {"kind": "gated_deltanet", "heads": 4, "head_dim": 16, "value_dim": 16}
 
 
 def _images(data: Any) -> list[Candidate]:
@@ -117,7 +118,7 @@ def _blocks(scheme: str) -> Spec:
         "attention": {"mixer": {"kind": "attention", "heads": 4}, "channel": _mlp(), "scheme": wired},
         "conv": {"mixer": CONV, "channel": _mlp(), "scheme": wired},
         "conv_single": {"mixer": CONV, "channel": _mlp(), "scheme": {"kind": "single", "norm": "layer"}},
-        "gated_deltanet": {"mixer": {"kind": "gated_deltanet", "heads": 4, "head_dim": 16, "value_dim": 16}, "channel": _mlp(), "scheme": wired},
+        "gated_deltanet": {"mixer": DELTA, "channel": _mlp(), "scheme": wired},
         "pooling": {"mixer": "pooling", "channel": _mlp(), "scheme": wired},
         "spatial_mlp": {"mixer": "spatial_mlp", "channel": _mlp(), "scheme": wired},
     }  # fmt: skip
@@ -140,14 +141,16 @@ def _texts(data: Any) -> list[Candidate]:
     small = data.num_bytes("train") < 200_000
     width, depth = (128, 4) if small else (256, 6)
     heads = width // 64
+    attention: Spec = {"kind": "attention", "heads": heads, "bias": False, "out_bias": False}
+    delta: Spec = {"kind": "gated_deltanet", "heads": heads, "head_dim": 48, "value_dim": 64}
     blocks: Mapping[str, Spec] = {
-        "attention": _text_block({"kind": "attention", "heads": heads, "position": "rope", "bias": False, "out_bias": False}),
-        "nope": _text_block({"kind": "attention", "heads": heads, "bias": False, "out_bias": False}),
-        "window": _text_block({"kind": "attention", "heads": heads, "position": "rope", "window": 32, "bias": False, "out_bias": False}),
-        "delta": _text_block({"kind": "gated_deltanet", "heads": heads, "head_dim": 48, "value_dim": 64}),
-        "delta_negative": _text_block({"kind": "gated_deltanet", "heads": heads, "head_dim": 48, "value_dim": 64, "negative": True}),
+        "attention": _text_block(attention | {"position": "rope"}),
+        "nope": _text_block(attention),
+        "window": _text_block(attention | {"position": "rope", "window": 32}),
+        "delta": _text_block(delta),
+        "delta_negative": _text_block(delta | {"negative": True}),
         "conv": _text_block({"kind": "depthwise_conv", "size": 8, "axes": 1, "bias": False}),
-    }  # fmt: skip
+    }
 
     def stack(layout: str) -> Spec:
         used = {
@@ -159,15 +162,24 @@ def _texts(data: Any) -> list[Candidate]:
             "head": {"kind": "next_token", "tie": True},
         }
 
+    mixes = {
+        "attention": (" ".join(["attention"] * depth), "decoder: attention in every block"),
+        "delta": (" ".join(["delta"] * depth), "gated delta rule in every block"),
+        "delta3_attention": (
+            _hybrid(depth, "delta", "nope", 3),
+            "three gated delta rules to one attention without positions",
+        ),
+        "delta1_attention": (_hybrid(depth, "delta", "attention", 1), "gated delta rule and attention in turn"),
+        "negative3_attention": (
+            _hybrid(depth, "delta_negative", "nope", 3),
+            "Olmo Hybrid: the same with negative eigenvalues",
+        ),
+        "window_attention": (_hybrid(depth, "window", "attention", 2), "local attention, full attention now and then"),
+        "conv_attention": (_hybrid(depth, "conv", "attention", 1), "short convolution and attention in turn"),
+    }
     return [
-        Candidate("attention", stack(" ".join(["attention"] * depth)), True, "decoder: attention in every block"),
-        Candidate("delta", stack(" ".join(["delta"] * depth)), True, "gated delta rule in every block"),
-        Candidate("delta3_attention", stack(_hybrid(depth, "delta", "nope", 3)), False, "three gated delta rules to one attention without positions"),
-        Candidate("delta1_attention", stack(_hybrid(depth, "delta", "attention", 1)), False, "gated delta rule and attention in turn"),
-        Candidate("negative3_attention", stack(_hybrid(depth, "delta_negative", "nope", 3)), False, "Olmo Hybrid: negative eigenvalues, attention without positions"),
-        Candidate("window_attention", stack(_hybrid(depth, "window", "attention", 2)), False, "local attention, full attention now and then"),
-        Candidate("conv_attention", stack(_hybrid(depth, "conv", "attention", 1)), False, "short convolution and attention in turn"),
-    ]  # fmt: skip
+        Candidate(name, stack(layout), len(set(layout.split())) == 1, idea) for name, (layout, idea) in mixes.items()
+    ]
 
 
 def _text_block(mixer: Spec) -> Spec:

@@ -152,8 +152,7 @@ class Fit:
         """Rounds of the race as plain data."""
         seconds = None
         if self.settings.minutes is not None:
-            seconds = self.journal.once("step_seconds", lambda: {
-                name: budget.seconds_a_step(self.fresh(name), self.data, self.task, self.recipe.batch_size) for name in field})  # fmt: skip
+            seconds = self.journal.once("step_seconds", lambda: {name: self._seconds_a_step(name) for name in field})
         last = self.journal.once("race_steps", lambda: budget.race_steps(len(field), seconds, self.settings, self.data))
         self.seconds = seconds
         marks = budget.rungs(last, budget.NUM_RUNGS if len(field) > 2 else 1)
@@ -165,6 +164,9 @@ class Fit:
 
         rounds = race(field, marks, score)
         return plain([{"steps": r.steps, "results": r.results, "kept": r.kept} for r in rounds])
+
+    def _seconds_a_step(self, name: str) -> float:
+        return budget.seconds_a_step(self.fresh(name), self.data, self.task, self.recipe.batch_size)
 
     def _run_up(self, name: str, until: int, last: int) -> dict[str, Any]:
         model = self.fresh(name)
@@ -220,7 +222,8 @@ class Fit:
         def make() -> dict[str, Any]:
             model.save_pretrained(self.out / "model")
             report = export_onnx(model, self.out / "model.onnx").as_dict()
-            found = {"onnx": report, "onnx_latency_ms": self._onnx_latency(model, self.out / "model.onnx")}
+            latency_ms = self._onnx_latency(model, self.out / "model.onnx")
+            found: dict[str, Any] = {"onnx": report, "onnx_latency_ms": latency_ms}
             lost = points_lost(
                 self.task, steps[0]["metrics"][self.task.metric], self._kept(steps)["metrics"][self.task.metric]
             )
@@ -239,9 +242,8 @@ class Fit:
             return found
 
         shipped = self.journal.once("shipped", make)
-        self.say(
-            f"exported, largest difference {shipped['onnx']['max_difference']:.2g} at {shipped['onnx']['checked_shape']}"
-        )
+        onnx = shipped["onnx"]
+        self.say(f"exported, largest difference {onnx['max_difference']:.2g} at {onnx['checked_shape']}")
         return shipped
 
     def _kept(self, steps: list[dict[str, Any]]) -> dict[str, Any]:
@@ -285,27 +287,42 @@ class Fit:
             {"name": n, "idea": c.idea, "pure": c.pure, "raced": n in reached, **self.costs[n], **reached.get(n, {})}
             for n, c in self.candidates.items()
         ]
-        return plain({
-            "formery": formery_version(), "data": self.data.describe(), "task": self.task.describe(),
-            "metric": {"name": self.task.metric, "unit": self.task.unit, "direction": self.task.direction},
-            "settings": self.settings.plain(), "seed": self.settings.seed, "machine": facts.machine(),
-            "versions": facts.versions(),
-            "candidates": table, "specs": self.specs, "race": rounds, "winner": winner,
-            "training": trained, "shrinking": steps, "model": {"params": last["params"], "latency_ms": last["latency_ms"],
-            "resolved": self.specs[winner], "plans": last["plans"], "layout": layout_of(self.specs[winner])},
-            "validation": last["metrics"], "test": tested, "export": shipped,
-        })  # fmt: skip
+        resolved = self.specs[winner]
+        model = {"params": last["params"], "latency_ms": last["latency_ms"], "plans": last["plans"]}
+        metric = {"name": self.task.metric, "unit": self.task.unit, "direction": self.task.direction}
+        return plain(
+            {
+                "formery": formery_version(),
+                "data": self.data.describe(),
+                "task": self.task.describe(),
+                "metric": metric,
+                "settings": self.settings.plain(),
+                "seed": self.settings.seed,
+                "machine": facts.machine(),
+                "versions": facts.versions(),
+                "candidates": table,
+                "specs": self.specs,
+                "race": rounds,
+                "winner": winner,
+                "training": trained,
+                "shrinking": steps,
+                "model": model | {"resolved": resolved, "layout": layout_of(resolved)},
+                "validation": last["metrics"],
+                "test": tested,
+                "export": shipped,
+            }
+        )
 
 
 def layout_of(resolved: dict[str, Any]) -> list[dict[str, Any]]:
     """Mixer, channel mixer and scheme of every block in order, for the picture."""
     from ..spec import walk
 
+    def kind(node: dict[str, Any], role: str) -> str | None:
+        return node[role]["kind"] if node.get(role) else None
+
+    blocks = [(path, node) for path, role, node in walk(resolved) if role == "block"]
     return [
-        {
-            "path": path, "mixer": (node.get("mixer") or {}).get("kind"), "channel": (node.get("channel") or {}).get("kind"),
-            "scheme": node["scheme"]["kind"],
-        }
-        for path, role, node in walk(resolved)
-        if role == "block"
-    ]  # fmt: skip
+        {"path": path, "mixer": kind(node, "mixer"), "channel": kind(node, "channel"), "scheme": node["scheme"]["kind"]}
+        for path, node in blocks
+    ]

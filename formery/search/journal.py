@@ -48,9 +48,10 @@ class Journal:
         before, now = self.get("identity"), plain(identity)
         for key in now:
             if before.get(key) != now[key]:
+                changed = _differences(before.get(key), now[key])
                 raise BadSpec(
-                    f"the fit in {self.folder.parents[1]} was started with other {key}: {_differences(before.get(key), now[key])}; "
-                    "give the same, or choose another --out"
+                    f"the fit in {self.folder.parents[1]} was started with other {key}: {changed}; give the same, or "
+                    "choose another --out"
                 )
 
 

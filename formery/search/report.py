@@ -12,12 +12,15 @@ from ..files import write_text
 from . import plots
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto;
+  padding: 0 1rem; color: #222; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; border-bottom: 1px solid #ddd; }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px; } th, td { padding: .25rem .6rem; text-align: left; }
 th { border-bottom: 2px solid #999; } td { border-bottom: 1px solid #eee; } td.n { text-align: right; }
-tr.win td { background: #fdf3e7; } svg { max-width: 100%; height: auto; } .note { color: #666; font-size: 13px; }
-.big { display: flex; gap: 2rem; flex-wrap: wrap; } .big div { min-width: 9rem; } .big b { display: block; font-size: 1.5rem; }
+tr.win td { background: #fdf3e7; } svg { max-width: 100%; height: auto; }
+.note { color: #666; font-size: 13px; }
+.big { display: flex; gap: 2rem; flex-wrap: wrap; }
+.big div { min-width: 9rem; } .big b { display: block; font-size: 1.5rem; }
 pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: 12.5px; }
 """
 
@@ -35,8 +38,7 @@ def page(report: Mapping[str, Any]) -> str:
         _figures(report),
         "<h2>Score against latency</h2>",
         plots.trade_off(report),
-        '<p class="note">Numbers in brackets: training steps a candidate had when it left the race. Candidates that left '
-        "early had fewer.</p>",
+        '<p class="note">In brackets: the training steps a candidate had when it left the race.</p>',
         "<h2>The chosen layout</h2>",
         plots.layout(report),
         f'<p class="note">{escape(_said(report))}</p>',
@@ -124,19 +126,15 @@ def _candidates(report: Mapping[str, Any]) -> str:
 
 def _shrinking(report: Mapping[str, Any]) -> str:
     name = report["metric"]["name"]
-    rows = [
-        ("" if s["kept"] else "note", [s["name"], f"{s['params']:,}", f"{s['latency_ms']:.2f}", value(report, s["metrics"][name]), "yes" if s["healed"] else "", "yes" if s["kept"] else "no"])
-        for s in report["shrinking"]
-    ]  # fmt: skip
-    bound = f'<p class="note">Bound: {report["settings"]["max_drop"]:g} points of the trained model\'s validation score.</p>'
-    return (
-        _table(
-            ["step", "parameters", "latency (ms)", f"validation {name.replace('_', ' ')}", "trained on", "kept"],
-            rows,
-            numbers=(1, 2, 3),
-        )
-        + bound
-    )
+    rows = []
+    for step in report["shrinking"]:
+        score = value(report, step["metrics"][name])
+        marks = ["yes" if step["healed"] else "", "yes" if step["kept"] else "no"]
+        cells = [step["name"], f"{step['params']:,}", f"{step['latency_ms']:.2f}", score, *marks]
+        rows.append(("" if step["kept"] else "note", cells))
+    head = ["step", "parameters", "latency (ms)", f"validation {name.replace('_', ' ')}", "trained on", "kept"]
+    points = f"{report['settings']['max_drop']:g} points"
+    return _table(head, rows, numbers=(1, 2, 3)) + f'<p class="note">Bound: {points} below the trained model.</p>'
 
 
 def _tests(report: Mapping[str, Any]) -> str:

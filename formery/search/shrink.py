@@ -49,7 +49,9 @@ def shrink_steps(fit: Fit, model: Model, metrics: dict[str, Any], heal: int) -> 
             break
     last = [step for step in steps if step["kept"]][-1]
     steps.append(fit.journal.once("shrink/fold", lambda: _fold(fit, last)))
-    times = fit.journal.once("shrink/latency", lambda: fit.timed({str(step["name"]): _open(fit, step) for step in steps}))
+    times = fit.journal.once(
+        "shrink/latency", lambda: fit.timed({str(step["name"]): _open(fit, step) for step in steps})
+    )
     return [step | times[str(step["name"])] for step in steps]
 
 
