@@ -90,12 +90,18 @@ def find(role: str, name: str) -> Any:
     return target
 
 
+def role_of(role: str, name: str) -> str:
+    """`role`, or, of a role that others answer, the one that has the name: a sublayer's "mixer" or "channel"."""
+    return next((member for member in UNIONS.get(role, ()) if name in index(member)), role)
+
+
 def register(role: str, name: str, target: str | type) -> None:
     """Add a part for the rest of this process: a class, or `"module:Class"` to be imported when it is first asked for.
 
-    BadSpec if the name is taken, by formery or by another package: a name means one thing.
+    BadSpec if the name is taken, by formery or by another package: a name means one thing, in layouts as well.
     """
-    taken = index(role)
+    siblings = [member for members in UNIONS.values() if role in members for member in members]
+    taken = {known: target for member in (role, *siblings) for known, target in index(member).items()}
     if name in taken and _registered.get((role, name)) is not target:
         raise BadSpec(f"{role} {name!r} is already {taken[name]}; choose another name")
     if isinstance(target, str) and ":" not in target:

@@ -270,9 +270,10 @@ def children(role: str, node: Mapping[str, Any]) -> Iterator[tuple[str, str, Nod
         value = node.get(option)
         if not entry.role or value is None:
             continue
-        items = [(option, value)] if isinstance(value, Mapping) else [(f"{option}.{i}", v) for i, v in enumerate(value)]
+        items: list[tuple[str, Node]]
+        items = [(option, value)] if isinstance(value, dict) else [(f"{option}.{i}", v) for i, v in enumerate(value)]
         for path, item in items:
-            yield path, entry.role, item  # type: ignore[misc]
+            yield path, registry.role_of(entry.role, item["kind"]), item
 
 
 def walk(resolved: Mapping[str, Any]) -> Iterator[tuple[str, str, Node]]:
@@ -352,7 +353,7 @@ def _hits(node: Any, steps: list[str], value: Any, role: str | None) -> list[tup
 def _spread(
     part: Any, node: Any, step: str, rest: list[str], value: Any, role: str
 ) -> list[tuple[tuple[str, ...], Any]]:
-    """What a name that a part spreads over others (`body.mixer`) reaches: those others, or what `rest` names in them."""
+    """What a name that a part spreads over others (`body.mixer`) reaches: them, or what `rest` names in them."""
     if not rest:
         return [(tuple(relative.split(".")), concrete) for relative, concrete in part.spread(node, step, value).items()]
     found: list[tuple[tuple[str, ...], Any]] = []
