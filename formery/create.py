@@ -152,8 +152,10 @@ def _checkpoint(name_or_spec: str | Mapping[str, Any], pretrained: bool | str | 
     from .saving import fetch
 
     if pretrained is True:
-        name = cards.canonical(name_or_spec) if isinstance(name_or_spec, str) else "NAME"
-        raise BadFile(f"formery ships no weights; give pretrained='hf-hub:timm/{name}' or the path of a checkpoint")
+        known = cards.canonical(name_or_spec) if isinstance(name_or_spec, str) else None
+        ids = [alias for alias, name in cards.aliases().items() if name == known and "/" in alias]
+        hub = f"pretrained='hf-hub:{ids[0]}' or " if ids else "pretrained="
+        raise BadFile(f"formery ships no weights; give {hub}the path of a checkpoint")
     if not pretrained:
         return None
     source = str(pretrained)
