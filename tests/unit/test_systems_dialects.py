@@ -1,0 +1,75 @@
+"""Every set of published names carries a model's weights there and back; MetaFormer's studies learn, whatever mixes."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+
+import formery
+from formery import cards
+from formery.model import Model
+from formery.published import dialects_of
+from formery.weights import match
+
+STUDIES = sorted(name for name in cards.variants() if name.startswith("metaformer_"))
+SMALL: dict[str, dict[str, Any]] = {
+    **{name: {"img_size": 64} for name in ("poolformer_s12", "convnext_atto", "vit_tiny", *STUDIES)},
+    "decoder_tiny": {},
+    "olmo_hybrid_tiny": {},
+}
+
+
+@cache
+def moved(name: str) -> Model:
+    """A variant none of whose numbers is an initial one."""
+    torch.manual_seed(0)
+    model = formery.create_model(name, **SMALL[name])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * (0.02 if parameter.dim() > 1 else 0.2))
+    return model
+
+
+def test_every_system_is_here() -> None:
+    assert {cards.variants()[name].name for name in SMALL} == set(cards.cards())
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_dialect_carries_it(name: str) -> None:
+    """To the bit, for the dialects whose names reach all of the model; there is one at least."""
+    model = moved(name)
+    names = list(model.state_dict())
+    whole = [d.name for d in dialects_of(model) if all(match(n, d.rules) for n in names)]
+    assert whole
+    for dialect in whole:
+        with torch.device("meta"):
+            again = Model(model.resolved)
+        assert again.load_published(model.to_published(dialect)) == []
+        ours = again.state_dict()
+        assert all(torch.equal(tensor, ours[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_studies_learn(name: str) -> None:
+    model = moved(name).train()
+    output = model(torch.randn(2, 3, 64, 64))
+    assert output.isfinite().all()
+    output.square().mean().backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+
+
+def test_names_of_the_metaformer_studies() -> None:
+    """The authors count a position table as an element of their flat network, so all that follows shifts."""
+    wanted = {
+        "metaformer_pppa_s12": ("network.6.pos_embed", (1, 512, 2, 2), "network.7.1.token_mixer.qkv.weight"),
+        "metaformer_ppaa_s12": ("network.4.pos_embed", (1, 320, 4, 4), "network.7.1.token_mixer.proj.bias"),
+        "metaformer_pppf_s12": ("network.6.0.token_mixer.fc.weight", (4, 4), "network.5.proj.bias"),
+        "metaformer_ppff_s12": ("network.4.5.token_mixer.fc.weight", (16, 16), "network.6.1.token_mixer.fc.weight"),
+    }
+    for variant, (name, shape, another) in wanted.items():
+        theirs = moved(variant).to_published("authors")
+        assert theirs[name].shape == shape
+        assert another in theirs
