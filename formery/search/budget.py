@@ -51,7 +51,7 @@ class Recipe:
 def recipe(data: Any) -> Recipe:
     """What works for data of this kind and size."""
     if data.modality == "image":
-        return Recipe(batch_size=64, learning_rate=2e-3, weight_decay=0.05, label_smoothing=0.05)
+        return Recipe(batch_size=64, learning_rate=2e-3, weight_decay=0.05, label_smoothing=0.1)
     small = data.num_bytes("train") < 200_000
     longest = max(8, min(data.num_bytes("train"), data.num_bytes("validation")) // 4)
     length = min(128 if small else 256, longest)
@@ -61,8 +61,7 @@ def recipe(data: Any) -> Recipe:
 def natural_steps(data: Any, effort: float) -> int:
     """Steps of the winner's training where no minutes are given."""
     if data.modality == "image":
-        epochs = 120 * data.steps_per_epoch(64)
-        return max(20, int(effort * min(2500, max(500, epochs))))
+        return max(20, int(effort * min(2000, max(500, 75 * data.steps_per_epoch(64)))))
     return max(20, int(effort * min(700, max(200, data.num_bytes("train") // 800))))
 
 

@@ -121,7 +121,9 @@ class Fit:
     def fresh(self, name: str) -> Model:
         """A candidate with its initial weights, the same each time."""
         torch.manual_seed(self.settings.seed)
-        return Model(self.specs[name])
+        model = Model(self.specs[name])
+        model.init_weights(None)
+        return model
 
     def _within_bounds(self) -> list[str]:
         """Candidates within the bounds on parameters and latency, measured once."""
