@@ -46,6 +46,7 @@ def check_shape_and_dtype(subject: Subject) -> None:
         y = mixer(x, ctx)
         assert y.shape == x.shape
         assert y.dtype == dtype
+        assert y.isfinite().all()
         assert torch.equal(mixer(x, ctx), y)
 
 
@@ -179,29 +180,35 @@ def check_bound_to_one_grid(subject: Subject) -> None:
         assert torch.equal(rule(ours, subject.grid, subject.grid), ours)
 
 
-@promise(rank=1)
+@promise(rank=1, maps="row by row")
 def check_maps_row_by_row(subject: Subject) -> None:
     """A mixer of sequences reads a map in raster order."""
-    if 2 in subject.declared("grids"):
-        return
     mixer, x = subject.make(), subject.tokens(grid=GRIDS[2])
     for ctx in contexts(subject):
         close(on_grid(mixer, x, ctx, None).flatten(1, -2), mixer(x.flatten(1, -2), ctx))
 
 
-@promise(rank=2)
-def check_prefix_is_left_alone(subject: Subject) -> None:
-    """A mixer of maps does not see class tokens; one of sequences mixes them in."""
-    mixer, x = subject.make(), subject.tokens()
+def with_prefix(subject: Subject) -> tuple[Tensor, Context]:
+    """Three class tokens in front of a flattened map."""
+    x = subject.tokens()
     prefix = torch.randn(2, 3, x.shape[-1], dtype=x.dtype)
-    rows = torch.cat([prefix, x.flatten(1, -2)], dim=1)
-    ctx = Context(grid=subject.grid, prefix=3)
-    if 1 in subject.declared("grids") and not subject.declared("bound"):
-        close(on_grid(mixer, rows, ctx, None), mixer(rows, ctx))
-    elif 1 not in subject.declared("grids"):
-        y = on_grid(mixer, rows, ctx, None)
-        assert not y[:, :3].any()
-        close(y[:, 3:], mixer(x).flatten(1, -2))
+    return torch.cat([prefix, x.flatten(1, -2)], dim=1), Context(grid=subject.grid, prefix=3)
+
+
+@promise(rank=2, maps="only")
+def check_prefix_is_left_alone(subject: Subject) -> None:
+    """A mixer of maps does not see class tokens."""
+    mixer, (rows, ctx) = subject.make(), with_prefix(subject)
+    y = on_grid(mixer, rows, ctx, None)
+    assert not y[:, :3].any()
+    close(y[:, 3:], mixer(subject.tokens()).flatten(1, -2))
+
+
+@promise(rank=2, maps="too", bound=False)
+def check_prefix_is_mixed_in(subject: Subject) -> None:
+    """A mixer of sequences sees class tokens as the first tokens."""
+    mixer, (rows, ctx) = subject.make(), with_prefix(subject)
+    close(on_grid(mixer, rows, ctx, None), mixer(rows, ctx))
 
 
 @promise()

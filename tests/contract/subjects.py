@@ -57,15 +57,25 @@ class Subject:
         return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
     def declared(self, name: str) -> Any:
-        """What an instance declares; `rank` is that of its grid, which may be the `simplest` of those it takes."""
+        """What an instance declares, and what follows from that (see `DERIVED`)."""
         instance = _instance(self)
-        if name == "simplest":
-            return len(self.grid) == min(getattr(instance, "grids", (1,)))
-        if name == "packs":
-            return all(module.packs for module in instance.modules() if hasattr(module, name))
-        if name == "looks_at_batch":
-            return any(getattr(module, name, False) for module in instance.modules())
-        return len(self.grid) if name == "rank" else getattr(instance, name)
+        return DERIVED[name](self, instance) if name in DERIVED else getattr(instance, name)
+
+
+def _maps(instance: Any) -> str:
+    """Whether a mixer takes maps "only", maps "too", or reads them "row by row"."""
+    return "row by row" if 2 not in instance.grids else "too" if 1 in instance.grids else "only"
+
+
+DERIVED: dict[str, Callable[[Subject, Any], Any]] = {
+    "rank": lambda subject, part: len(subject.grid),
+    "simplest": lambda subject, part: len(subject.grid) == min(getattr(part, "grids", (1,))),
+    "maps": lambda subject, part: _maps(part),
+    "looks_at_batch": lambda subject, part: any(getattr(m, "looks_at_batch", False) for m in part.modules()),
+    "all_pack": lambda subject, part: all(m.packs for m in part.modules() if hasattr(m, "packs")),
+    "all_stream": lambda subject, part: all(m.streams == "any" for m in part.modules() if hasattr(m, "streams")),
+}
+"""What is not an attribute of the instance itself: of its grid, or of all the parts inside it."""
 
 
 @cache

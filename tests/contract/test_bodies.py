@@ -69,7 +69,7 @@ def check_blocks_are_counted(subject: Subject) -> None:
     assert subject.make().num_blocks() == len([m for m in subject.make().modules() if hasattr(m, "steps")]) > 0
 
 
-@BODIES.promise(rank=1, packs=True)
+@BODIES.promise(rank=1, all_pack=True)
 def check_padding_changes_nothing(subject: Subject) -> None:
     """What a padded row gives for its tokens, and for prefix tokens, is what they give alone."""
     body, x = subject.make(), subject.tokens()
@@ -83,11 +83,9 @@ def check_padding_changes_nothing(subject: Subject) -> None:
     close(y.x[1:], body(x[1:], NOTHING).x)
 
 
-@BODIES.promise(rank=1)
-def check_streams_where_all_mixers_do(subject: Subject) -> None:
+@BODIES.promise(rank=1, all_stream=True, num_prefix=0)
+def check_any_split_gives_the_whole(subject: Subject) -> None:
     body, x = subject.make(), subject.tokens()
-    if not all(mixer.streams == "any" for _, mixer in mixers(body)) or getattr(body, "prefix", None) is not None:
-        return
     parts = State()
     for path, mixer in mixers(body):
         if (own := mixer.new_state(2, 24)) is not None:

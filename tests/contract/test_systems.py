@@ -1,0 +1,208 @@
+"""Every system's smallest variant has the surface that users of timm and transformers know, at a small size."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from formery import cards, create_model
+from formery.model import Model
+from tests.contract.common import close
+from tests.contract.subjects import moved
+
+SIZE, CLASSES, LENGTH = 64, 5, 12
+SMALLEST = sorted(min(card.variants, key=lambda v: card.variants[v]["params"]) for card in cards.cards().values())
+
+
+def small(name: str, **more: Any) -> Model:
+    """The variant for small images and few classes; a text model as it is."""
+    given = {"num_classes": CLASSES, "img_size": SIZE} if "image" in cards.variants()[name].modalities else {}
+    torch.manual_seed(0)
+    model = create_model(name, **given, **more)
+    moved(model)
+    return model.eval()
+
+
+@cache
+def shared(name: str) -> Model:
+    """One that tests look at and leave as it is."""
+    return small(name)
+
+
+def inputs(model: Model, batch: int = 2) -> Tensor:
+    draw = torch.Generator().manual_seed(0)
+    if model.modality == "image":
+        return torch.randn(batch, 3, SIZE, SIZE, generator=draw)
+    return torch.randint(0, model.num_classes, (batch, LENGTH), generator=draw)
+
+
+every = pytest.mark.parametrize("name", SMALLEST)
+images = pytest.mark.parametrize("name", [n for n in SMALLEST if "image" in cards.variants()[n].modalities])
+streaming = pytest.mark.parametrize("name", [n for n in SMALLEST if cards.variants()[n].variants[n]["streams"]])
+
+
+@every
+def test_forward_and_backward(name: str) -> None:
+    model = small(name).train()
+    model(inputs(model)).square().mean().backward()
+    missed = [
+        n for n, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all() or not p.grad.any()
+    ]
+    assert not missed
+
+
+@every
+def test_features_with_their_strides(name: str) -> None:
+    model = small(name)
+    features = create_model(name, features_only=True, **({"img_size": SIZE} if model.modality == "image" else {}))
+    maps = features(inputs(model))
+    info = features.feature_info
+    assert len(maps) == len(info) > 0
+    for tokens, channels, reduction in zip(maps, info.channels(), info.reduction(), strict=True):
+        side = SIZE // reduction
+        expected = (2, channels, side, side) if model.modality == "image" else (2, LENGTH, channels)
+        assert tokens.shape == expected
+    assert all(features.get_submodule(name) is not None for name in info.module_name())
+    last = create_model(
+        name, features_only=True, out_indices=[-1], **({"img_size": SIZE} if model.modality == "image" else {})
+    )
+    assert [m.shape for m in last(inputs(model))] == [maps[-1].shape]
+
+
+@every
+def test_features_then_head_is_forward(name: str) -> None:
+    model = shared(name)
+    x = inputs(model)
+    features = model.forward_features(x)
+    width_at = 1 if features.dim() == 4 else -1
+    assert features.shape[width_at] == model.num_features
+    close(model.forward_head(features), model(x), tolerance=1e-5)
+    assert model.forward_head(features, pre_logits=True).shape[-1] == model.head_hidden_size
+    assert model.get_classifier().weight.shape == (model.num_classes, model.head_hidden_size)
+
+
+@every
+def test_intermediates(name: str) -> None:
+    model = shared(name)
+    x, info = inputs(model), model.feature_info
+    last, maps = model.forward_intermediates(x)
+    close(last, model.forward_features(x), tolerance=1e-5)
+    assert [m.shape[1 if m.dim() == 4 else -1] for m in maps] == info.channels()
+    two = model.forward_intermediates(x, indices=2, intermediates_only=True)
+    for ours, expected in zip(two, maps[-2:], strict=True):
+        assert torch.equal(ours, expected)
+    by_last = model.forward_intermediates(x, indices=[-1], output_fmt="NHWC", intermediates_only=True)[0]
+    rows = model.forward_intermediates(x, indices=[-1], output_fmt="NLC", intermediates_only=True)[0]
+    assert torch.equal(by_last.flatten(1, -2), rows)
+    assert torch.equal(by_last.movedim(-1, 1) if by_last.dim() == 4 else by_last, maps[-1])
+    with_prefix = model.forward_intermediates(x, indices=1, return_prefix_tokens=True, intermediates_only=True)[0]
+    assert isinstance(with_prefix, tuple) is bool(model.num_prefix_tokens)
+
+
+@images
+def test_reset_classifier(name: str, tmp_path: Path) -> None:
+    model = small(name)
+    x = inputs(model)
+    features = model.forward_features(x)
+    model.reset_classifier(7)
+    assert model(x).shape == (2, 7)
+    assert model.num_classes == model.resolved["head"]["num_classes"] == 7
+    assert torch.equal(model.forward_features(x), features)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(Model.from_pretrained(tmp_path).eval()(x), model(x))
+    model.reset_classifier(0, global_pool="max")
+    assert model(x).shape == (2, model.num_features)
+    assert isinstance(model.get_classifier(), nn.Identity)
+
+
+@every
+def test_groups_cover_all_parameters(name: str) -> None:
+    model = shared(name)
+    matcher = model.group_matcher()
+    patterns = [matcher["stem"], *(pattern for pattern, _ in matcher["blocks"])]
+    missed = [n for n, _ in model.named_parameters() if not any(re.match(pattern, n) for pattern in patterns)]
+    assert not missed
+    blocks = {re.match(matcher["blocks"][0][0], n) for n, _ in model.named_parameters()}
+    depths = {found.groups() for found in blocks if found}
+    assert len(depths) == model.body.num_blocks()
+    coarse = model.group_matcher(coarse=True)
+    assert all(re.match(f"{coarse['stem']}|{coarse['blocks']}|^head", n) for n, _ in model.named_parameters())
+
+
+@every
+def test_checkpointing_changes_nothing(name: str) -> None:
+    model = small(name).train()
+    x, parameters = inputs(model), list(model.parameters())
+    model.eval()  # no dropping of branches, and batch statistics stay
+    expected = torch.autograd.grad(model(x).square().mean(), parameters)
+    model.set_grad_checkpointing()
+    assert model.grad_checkpointing
+    for ours, theirs in zip(torch.autograd.grad(model(x).square().mean(), parameters), expected, strict=True):
+        assert torch.equal(ours, theirs)
+    model.set_grad_checkpointing(False)
+    assert not model.grad_checkpointing
+
+
+@every
+def test_names_without_decay_are_there(name: str) -> None:
+    model = shared(name)
+    assert model.no_weight_decay() <= dict(model.named_parameters()).keys()
+
+
+@every
+def test_facts(name: str) -> None:
+    model = shared(name)
+    facts = model.default_cfg
+    assert facts["architecture"] == model.name == name
+    assert facts["num_classes"] == model.num_classes
+    assert model.get_submodule(facts["classifier"]) is model.get_classifier()
+    if model.modality == "image":
+        assert facts["input_size"] == (3, SIZE, SIZE)
+        assert isinstance(model.get_submodule(facts["first_conv"]), nn.Conv2d)
+
+
+@every
+def test_saved_and_loaded_bit_for_bit(name: str, tmp_path: Path) -> None:
+    model = shared(name)
+    model.save_pretrained(tmp_path)
+    loaded = Model.from_pretrained(tmp_path).eval()
+    assert torch.equal(loaded(inputs(model)), model(inputs(model)))
+    assert loaded.resolved == model.resolved
+    assert {p.name for p in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
+
+
+@every
+def test_mixers_are_swapped_by_one_line(name: str) -> None:
+    model = small(name, override={"body.mixer": "identity"})
+    assert {type(mixer).__name__ for _, mixer in model.mixers()} == {"Identity"}
+    assert model(inputs(model)).isfinite().all()
+
+
+@images
+def test_other_channels_and_stochastic_depth(name: str) -> None:
+    model = small(name, in_chans=1, drop_path_rate=0.2)
+    rates = [module.drop_path for module in model.modules() if hasattr(module, "drop_path")]
+    assert rates == sorted(rates)
+    assert (rates[0], rates[-1]) == (0.0, 0.2)
+    assert model(inputs(model)[:, :1]).shape == (2, CLASSES)
+
+
+@every
+def test_streams_where_the_card_says_so(name: str) -> None:
+    assert shared(name).streams is cards.variants()[name].variants[name]["streams"]
+
+
+@streaming
+def test_chunks_give_the_whole(name: str) -> None:
+    model = shared(name)
+    ids = inputs(model)
+    state = model.new_state(2, LENGTH)
+    with torch.no_grad():
+        chunks = [model(chunk, state=state) for chunk in ids.split([5, 1, 4, 2], dim=1)]
+        close(torch.cat(chunks, dim=1), model(ids), tolerance=1e-4)
