@@ -153,6 +153,17 @@ def test_streams_after_rewrites() -> None:
             assert error(pieces, model(data)) < 1e-10
 
 
+@pytest.mark.parametrize("family", ["vit batch", "metaformer", "convnext", "decoder"])
+def test_rewritten_models_export(family: str) -> None:
+    """What is left is plain modules: torch.export takes it."""
+    model, data = model_of(family), inputs_for(FAMILIES[family])
+    for name, options in (("fold", {"recentre": True}), ("drop", {"unit": "block", "count": 1})):
+        model, _, _ = rewrites.apply(model, name, data, **options)
+    exported = torch.export.export(model, (data,)).module()
+    with torch.no_grad():
+        assert error(exported(data), model(data)) < 1e-10
+
+
 def tampered() -> dict[str, Any]:
     model = model_of("vit scaled")
     return rewrites.find("fold").decide(model, recentre=True)
