@@ -286,6 +286,8 @@ def change_channels(model: Model, in_chans: int) -> None:
 @torch.no_grad()
 def resize(model: Model, img_size: int | list[int]) -> None:
     """Make an image model one of another resolution: what is bound to a grid is resized by its declared rule."""
+    if model.plans:
+        raise BadWeights("a rewritten model keeps its resolution; resize it, then rewrite it")
     old = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     grids = {
         f"{path}.{name}": (tuple(module.grid), rule)

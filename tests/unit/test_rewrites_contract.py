@@ -13,9 +13,11 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from formery import registry, rewrites
+from formery import cards, registry, rewrites
 from formery.errors import CannotRewrite, FormeryError
 from formery.model import Model
+from formery.published import resize
+from formery.rewrites import anatomy
 from formery.rewrites.rewrite import Exact
 from formery.saving import replay
 from tests.unit.rewrites_families import FAMILIES, error, inputs_for, model_of, shapes
@@ -219,6 +221,33 @@ def test_tampered_saves(tmp_path: Path) -> None:
         with pytest.raises(FormeryError) as refusal:
             Model.from_pretrained(tmp_path)
         assert "\n" not in str(refusal.value)
+
+
+def test_other_classes_after_rewrites(tmp_path: Path) -> None:
+    """A classifier may be exchanged after rewriting, and the model saves and loads; its resolution stays."""
+    model, data = model_of("vit batch", torch.float32), inputs_for(FAMILIES["vit batch"], torch.float32)
+    rewrites.apply(model, "fold", data, affine=True, recentre=True)
+    model.reset_classifier(3)
+    model.save_pretrained(tmp_path)
+    assert digest(Model.from_pretrained(tmp_path).eval(), data) == digest(model, data)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(FormeryError, match="resize it, then rewrite it"):
+        resize(model, 32)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("system", cards.cards())
+def test_every_system_is_known(system: str) -> None:
+    """The smallest variant of every card has an anatomy, and folds without values."""
+    facts = cards.cards()[system].variants
+    smallest = min(facts, key=lambda name: facts[name]["params"])
+    with torch.device("meta"):
+        model = Model(cards.spec_of(smallest))
+    blocks = list(anatomy.of(model).blocks())
+    assert len(blocks) == model.body.num_blocks()
+    fold = rewrites.find("fold")
+    fold.perform(model, fold.decide(model, affine=True, recentre=True, untie=True))
+    assert fold.decide(model, affine=True, recentre=True, untie=True)["steps"] == []
 
 
 def test_replay_is_in_order() -> None:
