@@ -139,10 +139,9 @@ def _hybrid(depth: int, many: str, few: str, every: int) -> str:
 
 def _texts(data: Any) -> list[Candidate]:
     small = data.num_bytes("train") < 200_000
-    width, depth = (128, 4) if small else (256, 6)
-    heads = width // 64
+    width, depth, heads = (96, 4, 4) if small else (192, 4, 4)
     attention: Spec = {"kind": "attention", "heads": heads, "bias": False, "out_bias": False}
-    delta: Spec = {"kind": "gated_deltanet", "heads": heads, "head_dim": 48, "value_dim": 64}
+    delta: Spec = {"kind": "gated_deltanet", "heads": heads, "head_dim": width // 8, "value_dim": width // 4}
     blocks: Mapping[str, Spec] = {
         "attention": _text_block(attention | {"position": "rope"}),
         "nope": _text_block(attention),
