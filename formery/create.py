@@ -117,7 +117,7 @@ def create_model(
     """
     from .model import Model
     from .published import config_beside, load_published
-    from .saving import loads_as_model
+    from .saving import blank, loads_as_model
 
     given: str | Mapping[str, Any] | None = name_or_spec
     folder = _checkpoint(name_or_spec, pretrained)
@@ -139,9 +139,7 @@ def create_model(
     resolved = model_spec(given, **arguments, features_only=features_only, out_indices=out_indices)
     if folder is None:
         return Model(resolved)
-    import torch
-
-    with torch.device("meta"):  # no values are drawn for what the checkpoint brings
+    with blank():  # no values are drawn for what the checkpoint brings
         model = Model(model_spec(given, **arguments) if features_only else resolved)
     load_published(model, folder, own_config=config is not None and not isinstance(name_or_spec, Mapping))
     return _as_asked(model, resolved, num_classes, in_chans, img_size, features_only)

@@ -22,6 +22,8 @@ def atomic(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    if path.exists() and not path.is_file() and not path.is_dir():  # renaming would put a file in a device's place
+        raise Unwritable(f"cannot write {path}: it is a device, no file; choose another place")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -58,6 +60,8 @@ def read_json(path: str | Path) -> Any:
         raise BadFile(f"{path} does not exist") from None
     except (OSError, UnicodeDecodeError) as error:
         raise BadFile(f"cannot read {path}: {error}") from None
+    except RecursionError:
+        raise BadFile(f"{path} is nested too deep to be one of formery's") from None
     except json.JSONDecodeError as error:
         raise BadFile(
             f"{path} is not JSON (line {error.lineno}: {error.msg}); it may be truncated or edited by hand"

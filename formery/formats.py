@@ -16,19 +16,34 @@ from .errors import BadSpec
 
 
 def to_json(spec: Any) -> str:
-    """Indented JSON; BadSpec where a value is not plain data (numbers must be finite)."""
+    """Indented JSON; BadSpec where a value is not plain data (numbers are finite, keys are texts)."""
+    check_keys(spec)
     try:
         return json.dumps(spec, indent=2, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise BadSpec(f"a spec is plain data: {error}") from None
 
 
+def check_keys(spec: Any) -> None:
+    """BadSpec where a mapping has a key that is no text: JSON would make it one, unseen."""
+    if isinstance(spec, dict):
+        for key, value in spec.items():
+            if not isinstance(key, str):
+                raise BadSpec(f"a mapping's keys are texts, got {key!r}; put it in quotes")
+            check_keys(value)
+    elif isinstance(spec, list | tuple):
+        for item in spec:
+            check_keys(item)
+
+
 def from_json(text: str) -> Any:
     """Plain data from JSON; BadSpec names the line."""
     try:
-        return json.loads(text, object_pairs_hook=_no_twins, parse_constant=_no_constant)
+        return json.loads(text, object_pairs_hook=_no_twins, parse_constant=finite, parse_float=finite)
     except json.JSONDecodeError as error:
         raise BadSpec(f"not JSON, line {error.lineno}: {error.msg}") from None
+    except (ValueError, RecursionError) as error:
+        raise BadSpec(f"not JSON that a spec could be: {error}") from None
 
 
 def to_yaml(spec: Any) -> str:
@@ -44,7 +59,11 @@ def from_yaml(text: str) -> Any:
     import yaml
 
     try:
-        return yaml.load(text, Loader=_dialect()[0])
+        spec = yaml.load(text, Loader=_dialect()[0])
+        to_json(spec)
+        return spec
+    except (ValueError, RecursionError) as error:
+        raise BadSpec(f"not YAML that a spec could be: {error}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
@@ -59,8 +78,12 @@ def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _no_constant(text: str) -> Any:
-    raise BadSpec(f"numbers are finite, got {text}")
+def finite(text: str) -> float:
+    """The number that `text` writes; BadSpec where it is none, or too large for one."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise BadSpec(f"numbers are finite, got {text}")
+    return number
 
 
 @cache
@@ -91,17 +114,17 @@ def _dialect() -> tuple[Any, Any]:
         return int(loader.construct_scalar(node))
 
     def numbers(loader: Any, node: Any) -> float:
-        return float(loader.construct_scalar(node))
+        return finite(loader.construct_scalar(node))
 
     Loader.add_constructor("tag:yaml.org,2002:int", integers)
     Loader.add_constructor("tag:yaml.org,2002:float", numbers)
 
     def mapping(loader: Any, node: Any) -> dict[Any, Any]:
-        loader.flatten_mapping(node)
         pairs = [(loader.construct_object(k, deep=True), loader.construct_object(v, deep=True)) for k, v in node.value]
         for key, _ in pairs:
-            if not isinstance(key, str | int | float | bool | None):
-                raise BadSpec(f"line {node.start_mark.line + 1}: a mapping's keys are words, got {key!r}")
+            if not isinstance(key, str):
+                line = node.start_mark.line + 1
+                raise BadSpec(f"line {line}: a mapping's keys are texts, got {key!r}; put it in quotes")
         return _no_twins(pairs)
 
     Loader.add_constructor("tag:yaml.org,2002:map", mapping)

@@ -82,12 +82,16 @@ def find(role: str, name: str) -> Any:
         target = target or _registered.get((member, name)) or _own(member).get(name) or _foreign(member).get(name)
     if target is None:
         raise UnknownName(f"no {role} is called {name!r}; {nearest(name, index(role))}")
-    if isinstance(target, EntryPoint):
-        return target.load()
-    if isinstance(target, str):
+    if isinstance(target, type):
+        return target
+    try:
+        if isinstance(target, EntryPoint):
+            return target.load()
         module, _, member = target.partition(":")
         return getattr(import_module(module), member)
-    return target
+    except (ImportError, AttributeError) as error:
+        value = target.value if isinstance(target, EntryPoint) else target
+        raise UnknownName(f"{role} {name!r} should be {value}, which cannot be imported: {error}") from error
 
 
 def role_of(role: str, name: str) -> str:

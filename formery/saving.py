@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from . import registry
-from .errors import BadFile, BadSpec, BadWeights
+from .errors import BadFile, BadSpec, BadWeights, CannotRewrite, UnknownName
 from .files import atomic, read_json, sha256, write_json
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+STRUCTURE = "structure_sha256"
 M = TypeVar("M", bound="Model")
 
 
@@ -55,26 +57,24 @@ def formery_version() -> str:
 
 
 def tensors_of(model: torch.nn.Module) -> dict[str, Tensor]:
-    """The state dict without second names of shared tensors."""
-    seen: set[tuple[int, int, torch.Size]] = set()
+    """The state dict without second names of shared parameters, each tensor in memory of its own."""
+    names, seen = tensors_of_names(model), set()
     kept: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
-        key = (tensor.data_ptr(), tensor.storage_offset(), tensor.shape)
-        if tensor.numel() and not tensor.is_meta and key in seen:
+        if name not in names:
             continue
-        seen.add(key)
-        kept[name] = tensor.detach().contiguous()
+        tensor = tensor.detach().contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        kept[name] = tensor.clone() if place in seen and not tensor.is_meta else tensor
+        seen.add(place)
     return kept
 
 
 def save(model: Model, folder: Path) -> None:
-    """Write the two files; Unwritable where that cannot be done. Weights come first, the config vouches for them."""
+    """Write the two files; Unwritable where that cannot be done. Each has the digest of the other's content."""
     from safetensors.torch import save_file
 
-    with atomic(folder / WEIGHTS) as temporary:
-        save_file(tensors_of(model), temporary, metadata={"format": "pt"})
-        digest = sha256(temporary)
-    config = {
+    config: dict[str, Any] = {
         "format": FORMAT,
         "library": "formery",
         "version": formery_version(),
@@ -82,13 +82,21 @@ def save(model: Model, folder: Path) -> None:
         "resolved": model.resolved,
         "plans": model.plans,
         "extra": model.extra,
-        "sha256": digest,
     }
+    with atomic(folder / WEIGHTS) as temporary:
+        save_file(tensors_of(model), temporary, metadata={"format": "pt", STRUCTURE: structure(config)})
+        config["sha256"] = sha256(temporary)
     write_json(folder / CONFIG, config)
 
 
+def structure(config: Mapping[str, Any]) -> str:
+    """Digest of what a model is built from: head widths, windows, activations are not seen in the tensors' shapes."""
+    what = [config["spec"], config["resolved"], config["plans"]]
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+
 def fetch(source: str | Path, revision: str | None = None) -> Path:
-    """The folder `source`, downloaded first where it is `hub:owner/name` or `owner/name` on the hub."""
+    """The folder `source`, downloaded first where it is `hf-hub:owner/name` or `owner/name` on the hub."""
     folder = Path(source)
     if folder.is_dir():
         return folder
@@ -126,19 +134,20 @@ def read_config(folder: Path) -> dict[str, Any]:
 def load(cls: type[M], source: str | Path, *, revision: str | None = None) -> M:
     """Build the spec without memory, replay the plans, take the weights over. BadFile says what is damaged."""
     folder = fetch(source, revision)
-    config = read_config(folder)
-    try:
-        with blank():
-            model = cls(config["resolved"])
-            replay(model, config["plans"])
-    except BadSpec as error:
-        raise BadFile(f"{folder / CONFIG}: {error}") from None
-    model.spec, model.extra = config["spec"], config["extra"]
-    weights = folder / WEIGHTS
+    config, weights = read_config(folder), folder / WEIGHTS
     if not weights.is_file():
         raise BadFile(f"{weights} does not exist")
     if sha256(weights) != config["sha256"]:
         raise BadFile(f"{weights} is not the file that {CONFIG} was saved with: truncated, altered or exchanged")
+    if read_metadata(weights).get(STRUCTURE) != structure(config):
+        raise BadFile(f"{folder / CONFIG} was edited after saving; save the model again instead")
+    try:
+        with blank():
+            model = cls(config["resolved"])
+            replay(model, config["plans"])
+    except (BadSpec, UnknownName, CannotRewrite) as error:
+        raise BadFile(f"{folder / CONFIG}: {error}") from None
+    model.spec, model.extra = config["spec"], config["extra"]
     put(model, read_tensors(weights), str(weights))
     return model
 
@@ -164,6 +173,17 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise BadFile(f"{path} cannot be read as safetensors ({error}); it is truncated or damaged") from None
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """The texts in the header of a safetensors file; BadFile where it is damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise BadFile(f"{path} cannot be read as safetensors ({error}); it is truncated or damaged") from None
+
+
 def put(model: Model, tensors: Mapping[str, Tensor], source: str) -> None:
     """Make `tensors` the model's own, exactly; BadWeights lists what is missing, unknown or of another shape."""
     ours = model.state_dict()
@@ -179,16 +199,19 @@ def put(model: Model, tensors: Mapping[str, Tensor], source: str) -> None:
         parts = [("missing", missing), ("unknown", unknown), ("of another shape", wrong)]
         text = "; ".join(f"{len(names)} {what}: {', '.join(names[:4])}" for what, names in parts if names)
         raise BadWeights(f"{source} does not fit {model.name}: {text}")
-    model.load_state_dict({name: _aligned(t) for name, t in tensors.items()}, strict=False, assign=True)
+    laid = {name: _laid_out(tensor, ours[name]) for name, tensor in tensors.items()}
+    model.load_state_dict(laid, strict=False, assign=True)
     model._tie()
     for parameter in model.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     model.reset_derived()
 
 
-def _aligned(tensor: Tensor) -> Tensor:
-    """The tensor in memory of its own. A file's mapped memory is not aligned, and products then round differently."""
-    return tensor if tensor.data_ptr() % 64 == 0 else tensor.clone()
+def _laid_out(tensor: Tensor, like: Tensor) -> Tensor:
+    """The tensor in the order of `like` and in aligned memory: otherwise products round differently."""
+    if tensor.stride() == like.stride() and tensor.data_ptr() % 64 == 0:
+        return tensor
+    return torch.empty_strided(tensor.shape, like.stride(), dtype=tensor.dtype, device=tensor.device).copy_(tensor)
 
 
 def tensors_of_names(model: torch.nn.Module) -> set[str]:

@@ -113,9 +113,9 @@ def _filled(part: type) -> tuple[str, ...]:
 
 @cache
 def _adapter(function: Callable[..., Any], option: str) -> Any:
-    from pydantic import TypeAdapter
+    from pydantic import ConfigDict, TypeAdapter
 
-    return TypeAdapter(options(function)[option].hint)
+    return TypeAdapter(options(function)[option].hint, config=ConfigDict(allow_inf_nan=False))
 
 
 def parse(role: str, spec: Any, where: str = "spec") -> tuple[str, Node]:
@@ -199,7 +199,10 @@ def _values(function: Callable[..., Any], given: Mapping[str, Any], where: str, 
     for option, entry in options(function).items():
         value = given.get(option, entry.default)
         if entry.role:
-            values[option] = _nested(entry, value, f"{where}.{option}") if resolve_nested else copy.deepcopy(value)
+            here = f"{where}.{option}"
+            if value is not None and _holds(entry.hint, dict) and not isinstance(value, Mapping):
+                raise BadSpec(f"{here}: a mapping of names to {entry.role} specs is needed here, got {value!r}")
+            values[option] = _nested(entry, value, here) if resolve_nested else copy.deepcopy(value)
         else:
             values[option] = _checked(function, option, value, f"{where}.{option}")
     return values

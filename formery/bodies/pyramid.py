@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from ..context import NOTHING, Context, State
 from ..errors import BadSpec
-from ..layout import parse
+from ..layout import MOST_WORDS, parse
 from ..parts.heads.head import Features
 from ..spec import BlockSpec, BodySpec, ChannelSpec, MergeSpec, MixerSpec, Place, PositionSpec, SchemeSpec, build, count
 from .body import Body
 
-Depths = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+Depths = Annotated[list[Annotated[int, Field(ge=0, le=MOST_WORDS)]], Field(min_length=1)]
 Dims = Annotated[list[Annotated[int, Field(gt=0)]], Field(min_length=1)]
 
 
@@ -76,6 +76,10 @@ class Pyramid(Body):
         """
         if (depths is None) == (layouts is None):
             raise BadSpec("a pyramid has depths (with a mixer) or layouts: give one of them")
+        if layouts is not None and mixer is not None:
+            raise BadSpec("mixer goes with depths; in layouts the words name the mixers")
+        if depths is not None and blocks is not None:
+            raise BadSpec("blocks go with layouts, whose words name them; with depths give a mixer")
         num_stages = len(dims)
         lengths = [len(parse(layout).words()) for layout in layouts] if layouts is not None else list(depths or [])
         mixers, schemes = _one_each(mixer, num_stages, "mixer"), _one_each(scheme, num_stages, "scheme")

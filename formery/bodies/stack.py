@@ -14,10 +14,11 @@ from torch.utils.checkpoint import checkpoint
 from .. import registry
 from ..context import NOTHING, Context, State
 from ..errors import BadSpec, CannotRun
-from ..layout import parse
+from ..layout import MOST_WORDS, parse
 from ..parts.heads.head import Features
 from ..parts.mixers.mixer import Mixer
-from ..spec import BlockSpec, ChannelSpec, MergeSpec, MixerSpec, Place, PositionSpec, SchemeSpec, build
+from ..spec import BlockSpec, ChannelSpec, MergeSpec, MixerSpec, Place, PositionSpec, SchemeSpec, build, options
+from ..spec import parse as parse_spec
 from .blocks.base import BaseBlock
 from .blocks.spreading import spread_blocks
 from .body import Body
@@ -84,7 +85,7 @@ class Stack(Body):
         cls,
         *,
         layout: str | None = None,
-        depth: Annotated[int, Field(ge=0)] | None = None,
+        depth: Annotated[int, Field(ge=0, le=MOST_WORDS)] | None = None,
         blocks: dict[str, BlockSpec] | None = None,
         mixer: MixerSpec | None = None,
         channel: ChannelSpec | None = "mlp",
@@ -97,11 +98,16 @@ class Stack(Body):
     ) -> dict[str, Any]:
         """Either a `layout` of words, or `depth` blocks of one `mixer` (null: channel mixer only).
 
-        A word names an entry of `blocks`, or a mixer (in a block with `channel` and `scheme`), or a channel mixer (in a
-        block without mixer). `drop_path` rises evenly from 0 in the first block to its value in the last.
+        A word names an entry of `blocks`, or a mixer, or a channel mixer (in a block without mixer). `channel` and
+        `scheme` are those of every block that does not say its own. `drop_path` rises evenly from 0 in the first block
+        to its value in the last.
         """
         if (layout is None) == (depth is None):
             raise BadSpec("a stack has a layout, or a depth (with a mixer): give one of them")
+        if layout is not None and mixer is not None:
+            raise BadSpec("mixer goes with depth; in a layout the words name the mixers")
+        if depth is not None and blocks is not None:
+            raise BadSpec("blocks go with a layout, whose words name them; with depth give a mixer")
         if layout is not None:
             nodes = [_block(word, blocks or {}, channel, scheme) for word in parse(layout).words()]
         else:
@@ -165,8 +171,11 @@ class Stack(Body):
 
 def _block(word: str, blocks: Mapping[str, Any], channel: Any, scheme: Any) -> dict[str, Any]:
     if word in blocks:
-        entry = blocks[word]
-        return {"kind": entry} if isinstance(entry, str) else dict(entry)
+        kind, given = parse_spec("block", blocks[word], f"blocks.{word}")
+        known_kind = kind in registry.index("block")
+        takes = options(registry.find("block", kind).__init__) if known_kind else {}
+        inherited = {"channel": channel, "scheme": scheme}
+        return {"kind": kind} | {name: value for name, value in inherited.items() if name in takes} | given
     if word in registry.index("mixer"):
         return {"mixer": word, "channel": channel, "scheme": scheme}
     if word in registry.index("channel"):
