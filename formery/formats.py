@@ -67,7 +67,8 @@ def from_yaml(text: str) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise BadSpec(f"not YAML{where}: {getattr(error, 'problem', None) or error}") from None
+        what = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise BadSpec(f"not YAML{where}: {what}") from None
 
 
 def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -137,7 +138,12 @@ def _dialect() -> tuple[Any, Any]:
             text = text.replace("e", ".0e")
         return dumper.represent_scalar("tag:yaml.org,2002:float", text)
 
+    def texts(dumper: Any, value: str) -> Any:
+        style = None if value.isprintable() else '"'  # breaks of lines and the like are escaped
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style)
+
     Dumper.add_representer(float, floats)
+    Dumper.add_representer(str, texts)
     Dumper.yaml_implicit_resolvers = {
         key: [*Dumper.yaml_implicit_resolvers.get(key, []), *yaml.SafeDumper.yaml_implicit_resolvers.get(key, [])]
         for key in {*Dumper.yaml_implicit_resolvers, *yaml.SafeDumper.yaml_implicit_resolvers}

@@ -68,11 +68,12 @@ def parse(text: str) -> Layout:
             items.append(found["word"])
             repeatable = True
         elif found["count"]:
-            count = int(found["count"][1:])
+            digits = found["count"][1:].strip()
+            count = int(digits) if len(digits) < 9 else MOST_WORDS + 1
             if not repeatable or isinstance(items[-1], Repeat):
                 raise _bad(text, start, "a '*' with a count follows a name or a group, once")
-            if count < 1:
-                raise _bad(text, start, "a count is at least 1")
+            if not 1 <= count <= MOST_WORDS:
+                raise _bad(text, start, f"a count is 1 to {MOST_WORDS}")
             last = items.pop()
             assert not isinstance(last, Repeat)
             items.append(Repeat(last, count))
@@ -99,7 +100,8 @@ def parse(text: str) -> Layout:
 
 
 def _bad(text: str, position: int, what: str) -> BadSpec:
-    return BadSpec(f"layout {text!r}, at character {position + 1}: {what}")
+    shown = text if len(text) <= 80 else f"{text[:77]}..."
+    return BadSpec(f"layout {shown!r}, at character {position + 1}: {what}")
 
 
 def compress(words: Sequence[str]) -> str:

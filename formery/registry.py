@@ -70,7 +70,9 @@ def nearest(name: str, names: Iterable[str], most: int = 12) -> str:
     """A hint for an unknown name: the nearest known ones, or (a few of) all of them."""
     known = sorted(names)
     if near := difflib.get_close_matches(name, known, n=3, cutoff=0.5):
-        return f"did you mean {' or '.join(near)}?"
+        likeness = [difflib.SequenceMatcher(None, candidate, name).ratio() for candidate in near]
+        likely = [candidate for candidate, ratio in zip(near, likeness, strict=True) if ratio > likeness[0] - 0.15]
+        return f"did you mean {' or '.join(likely)}?"
     shown = ", ".join(known[:most])
     return f"there are: {shown}{', ...' if len(known) > most else ''}" if known else "there are none"
 
