@@ -35,7 +35,10 @@ class Candidate:
 
 
 class Drop(Approximate):
-    """See the module. Units: `block`, `mixer`, `channel`, or `joint` (mixers and channel mixers ranked together)."""
+    """Takes away the blocks, mixers or channel mixers that turn the residual stream least on calibration data.
+
+    Units: `block`, `mixer`, `channel`, or `joint` (mixers and channel mixers ranked together).
+    """
 
     kind = "drop"
 
@@ -145,7 +148,8 @@ def _candidates(anatomy: Anatomy, unit: Unit, kinds: list[str] | None) -> tuple[
             raise CannotRewrite(f"{refused[0].where}: {refused[0].why}")
         there = sorted({sub.kind for _, _, sub in anatomy.sublayers() if unit in ("joint", sub.role)})
         what = "sublayer" if unit == "joint" else unit
-        raise CannotRewrite(f"this model has no {what} of kind {kinds}; it has {', '.join(there) or 'none'}")
+        asked = f" of kind {' or '.join(kinds)}" if kinds else ""
+        raise CannotRewrite(f"this model has no {what}{asked}; it has {', '.join(there) or 'none'}")
     return found, refused
 
 

@@ -28,8 +28,11 @@ from .rewrite import Exact, Plan, parsed
 
 
 class Fold(Exact):
-    """See the module. `untie` lets a model whose head shares the stem's table be recentred, at the cost of a second
-    table, where the final norm's weight stands in between."""
+    """Moves layer scales, batch norms and means into the linears and convolutions beside them; outputs stay equal.
+
+    `untie` lets a model whose head shares the stem's table be recentred, at the cost of a second table, where the final
+    norm's weight stands in between.
+    """
 
     kind = "fold"
 
