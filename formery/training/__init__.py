@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .config import TrainConfig
     from .loop import Diverged, Progress, TrainResult, train
+    from .plan import seconds_per_step
     from .recipes import Recipe, RecipeResult, load_recipe, run_recipe
+    from .start import fresh_model
 
 LAZY = {
     "Diverged": "loop",
@@ -17,8 +19,10 @@ LAZY = {
     "RecipeResult": "recipes",
     "TrainConfig": "config",
     "TrainResult": "loop",
+    "fresh_model": "start",
     "load_recipe": "recipes",
     "run_recipe": "recipes",
+    "seconds_per_step": "plan",
     "train": "loop",
 }
 
@@ -29,8 +33,10 @@ __all__ = [
     "RecipeResult",
     "TrainConfig",
     "TrainResult",
+    "fresh_model",
     "load_recipe",
     "run_recipe",
+    "seconds_per_step",
     "train",
 ]
 

@@ -14,12 +14,11 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..create import create_model, model_spec
+from ..create import model_spec
 from ..data import open_data
 from ..errors import BadFile, BadSpec, Unwritable
 from ..files import write_json
@@ -30,6 +29,7 @@ from ..tasks import task_of
 from . import facts
 from .config import TrainConfig
 from .loop import OnProgress, TrainResult, train
+from .start import fresh_model
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -70,8 +70,8 @@ class Recipe(BaseModel):
     expected: Expected
     seed: int = Field(default=0, ge=0)
     """Of the initial weights, and of all else where nothing else is given."""
-    init: float | None = Field(default=None, gt=0)
-    """Deviation of the initial weights of linears and convolutions; the model's own unless given."""
+    init: Annotated[float, Field(gt=0)] | Literal["fan_in"] | None = "fan_in"
+    """Scale of the initial weights, as `fresh_model` takes it."""
     test: bool = False
     """Whether the trained model is judged, once, on the test part as well."""
 
@@ -158,9 +158,10 @@ def changed(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
         elif not rest:
             given[first] = value
         else:
-            node = given[first] if isinstance(given[first], dict) else {"kind": given[first]}
-            *steps, last = rest.split(".")
-            given[first] = node
+            if first == "task" and isinstance(given[first], str):
+                given[first] = {"kind": given[first]}
+            *steps, last = [first, *rest.split(".")]
+            node: Any = given
             for step in steps:
                 node = node.setdefault(step, {})
                 if not isinstance(node, dict):
@@ -197,11 +198,7 @@ def run_recipe(
     data = open_data(options.pop("source"), **options)
     task = task_of(recipe.task)
     spec = task.fit_spec(recipe.spec(), data)
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.seed)
-        model = create_model(spec)
-        if recipe.init is not None:
-            model.init_weights(recipe.init)
+    model = fresh_model(spec, seed=recipe.seed, init=recipe.init)
     training = train(
         model, data, task, recipe.config, folder=out / TRAINING, resume=resume, devices=devices,
         time_limit=time_limit, on_progress=on_progress, quiet=quiet,
