@@ -50,8 +50,8 @@ class _Scale:
 
 def _scale(side: int) -> _Scale:
     if side <= 16:
-        stem = {"kind": "conv", "size": 3, "stride": 1, "padding": 1}
-        return _Scale(stem, (48, 96), (2, 2), 2 if side % 2 == 0 else 1, 96, 4)
+        stem = {"kind": "conv", "size": 4, "stride": 2, "padding": 1}
+        return _Scale(stem, (64,), (4,), 2 if side % 2 == 0 else 1, 64, 4)
     if side <= 48:
         stem = {"kind": "conv", "size": 3, "stride": 2, "padding": 1}
         return _Scale(stem, (32, 64, 128), (1, 2, 2), 4 if side % 4 == 0 else 1, 96, 5)
@@ -67,15 +67,16 @@ DELTA: Spec = {"kind": "gated_deltanet", "heads": 4, "head_dim": 16, "value_dim"
 def _images(data: Any) -> list[Candidate]:
     height, width = (data.image_size, data.image_size) if isinstance(data.image_size, int) else data.image_size
     scale = _scale(min(height, width))
-    stages = len(scale.dims)
-    late = stages // 2  # the first stage of those where tokens are few
 
     def pyramid(early: str, later: str, scheme: str = "pre", *, mix_inside: bool = False) -> Spec:
-        layouts = []
-        for i, depth in enumerate(scale.depths):
-            word = later if i >= late else early
-            pattern = [early if mix_inside and i >= late and j % 2 == 0 and depth > 1 else word for j in range(depth)]
-            layouts.append(" ".join(pattern))
+        total = sum(scale.depths)
+        # Tokens are few, and all-to-all mixing cheap, in the second half of the stages, or of the only stage's blocks.
+        first = sum(scale.depths[: len(scale.depths) // 2]) or total // 2
+        words = [later if i >= first else early for i in range(total)]
+        if mix_inside:
+            words = [early if i < first - 1 or (i - first) % 2 else later for i in range(total)]
+        ends = [sum(scale.depths[: i + 1]) for i in range(len(scale.depths))]
+        layouts = [" ".join(words[end - depth : end]) for end, depth in zip(ends, scale.depths, strict=True)]
         return {
             "stem": {**scale.stem, "dim": scale.dims[0]},
             "body": {"kind": "pyramid", "dims": list(scale.dims), "layouts": layouts, "blocks": _blocks(scheme)},
