@@ -7,6 +7,24 @@ import sys
 
 def main() -> None:
     """Run `formery`; user mistakes are one line on stderr and exit code 2, an interrupt is exit code 130."""
-    from .app import run
+    _speak_anything()
+    try:
+        from .app import run
 
-    sys.exit(run(sys.argv[1:]))
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # before the commands were there to answer it
+        code = 130
+    sys.exit(code)
+
+
+def _speak_anything() -> None:
+    """Names that the terminal's encoding has no letters for are written with escapes; a closed stdout takes all."""
+    import io
+    import os
+
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # as long as the process
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

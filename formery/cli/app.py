@@ -1,18 +1,17 @@
-"""The application: its commands, and what becomes of errors. Imports nothing heavy; commands import inside themselves."""
+"""The application: its commands, and what becomes of errors. Nothing heavy is imported before a command needs it."""
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from importlib import import_module
-from typing import Any
+from typing import Any, TextIO
 
 import typer
-from typer._click import exceptions as click
 
-from ..errors import FormeryError
+from . import faults
 
 COMMANDS = {
     "list": "listing",
@@ -32,20 +31,19 @@ COMMANDS = {
 USER_ERROR, INTERRUPTED = 2, 130
 
 
-def make() -> typer.Typer:
-    """The application with all its commands."""
+def make(names: Iterable[str] = tuple(COMMANDS)) -> typer.Typer:
+    """The application with these commands, all of them unless said."""
     app = typer.Typer(
         name="formery",
         help="Find, train, shrink, check and ship the right hybrid Transformer for your data and budget.",
-        no_args_is_help=True,
         add_completion=False,
         rich_markup_mode="rich",
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     )
     app.callback()(_root)
-    for name, module in COMMANDS.items():
-        app.command(name)(command(module))
+    for name in names:
+        app.command(name)(command(COMMANDS[name]))
     return app
 
 
@@ -64,53 +62,65 @@ def _version(wanted: bool) -> None:
 
 
 def _root(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version and exit."),
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
+    ),
 ) -> None:
     """Find, train, shrink, check and ship the right hybrid Transformer for your data and budget."""
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run a command line; returns its exit code."""
+    """Run a command line; returns its exit code. What is no mistake of the user's comes through as it was raised."""
     try:
-        result = make()(list(arguments), standalone_mode=False)
-    except click.NoArgsIsHelpError as error:
-        print(error.format_message())
-        return USER_ERROR
-    except click.NoSuchOption as error:
-        near = difflib.get_close_matches(error.option_name, _options(error), n=1)
-        hint = f"; did you mean {near[0]}?" if near else f"; see 'formery {_command(arguments)} --help'"
-        return complain(f"no option is called {error.option_name}{hint}")
-    except click.UsageError as error:
-        message = error.format_message().rstrip(".")
-        if message.startswith("No such command"):
-            wrong = next((a for a in arguments if not a.startswith("-")), "")
-            near = difflib.get_close_matches(wrong, COMMANDS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(COMMANDS)}"
-            return complain(f"no command is called {wrong!r}; {hint}")
-        return complain(f"{message[0].lower()}{message[1:]}; see 'formery {_command(arguments)} --help'")
-    except click.ClickException as error:
-        return complain(error.format_message())
-    except FormeryError as error:
-        return complain(str(error))
-    except (KeyboardInterrupt, click.Abort) if hasattr(click, "Abort") else KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+        code = _answer(list(arguments))
+        sys.stdout.flush()  # a full disk shows here, not when the process is gone
+        return code
     except BrokenPipeError:  # the reader of our output has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _let_go(sys.stdout)
         return 0
-    return int(result) if isinstance(result, int) else 0
+    except KeyboardInterrupt:
+        _tell("interrupted")
+        return INTERRUPTED
+    except Exception as error:
+        message = faults.message(error, arguments)
+        if message is None:
+            raise
+        if isinstance(error, OSError):
+            _let_go(sys.stdout)
+        return complain(message)
+
+
+def _answer(arguments: list[str]) -> int:
+    if not arguments:
+        _answer(["--help"])
+        return USER_ERROR
+    name = next((argument for argument in arguments if not argument.startswith("-")), None)
+    if name is not None and name not in COMMANDS:
+        raise faults.unknown_command(name, COMMANDS)
+    application = typer.main.get_command(make() if name is None else make([name]))
+    try:
+        with application.make_context("formery", arguments) as context:
+            application.invoke(context)
+    except typer.Exit as leaving:
+        return leaving.exit_code
+    return 0
 
 
 def complain(message: str) -> int:
     """One line on stderr; returns the exit code of user errors."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    _tell(f"error: {' '.join(message.split())}")
     return USER_ERROR
 
 
-def _command(arguments: Sequence[str]) -> str:
-    return next((a for a in arguments if a in COMMANDS), "").strip()
+def _tell(line: str) -> None:
+    with suppress(OSError, ValueError):  # stderr is closed or full: the exit code must do
+        print(line, file=sys.stderr, flush=True)
 
 
-def _options(error: click.NoSuchOption) -> list[str]:
-    context = error.ctx
-    return [] if context is None else [o for p in context.command.get_params(context) for o in p.opts]
+def _let_go(stream: TextIO) -> None:
+    """Where what is still to be written cannot be, it goes nowhere, so that Python does not stumble when it exits."""
+    try:
+        stream.flush()
+    except OSError:
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import TYPE_CHECKING
+
 import typer
 
-from .models import is_saved, open_model, read_spec
+from .models import Subject, find, input_shape, open_model
+from .options import BATCH, SIZE, THREADS, above_zero
 from .output import JSON, console, emit
+
+if TYPE_CHECKING:
+    from ..measure import Work
 
 
 def command(
     models: list[str] = typer.Argument(help="Two or more: names, folders of saved models, spec files, .onnx files."),
-    batch: int = typer.Option(1, min=1, help="Items at a time."),
-    size: int | None = typer.Option(None, min=1, help="Side of the images, or length of the text."),
-    seconds: float = typer.Option(15.0, min=0.1, help="Time to spend on all of them together."),
+    batch: int = BATCH,
+    size: int | None = SIZE,
+    seconds: float = typer.Option(15.0, callback=above_zero, help="Time to spend on all of them together."),
     bf16: bool = typer.Option(False, "--bf16", help="Weights and activations in bfloat16."),
-    threads: int | None = typer.Option(None, min=1, help="Threads; torch's own choice unless given."),
+    threads: int | None = THREADS,
     as_json: bool = JSON,
 ) -> None:
     """Time models in turn, so that ratios hold on a noisy machine; the first one is the base.
@@ -23,39 +30,49 @@ def command(
 
     Example: [bold]formery compare vit_small convnext_tiny poolformer_s12 --batch 8[/bold]
     """
-    from functools import partial
-    from pathlib import Path
-
-    from ..errors import BadFile, BadSpec
+    from ..errors import BadSpec
 
     if len(models) < 2 or len(set(models)) < len(models):
         raise BadSpec("compare takes two or more different models")
-    for name in models:
-        if name.endswith(".onnx"):
-            if not Path(name).is_file():
-                raise BadFile(f"{name} does not exist")
-        elif not is_saved(name):
-            read_spec(name)
+    subjects = [find(name, onnx=True) for name in models]
+    exported = [subject.text for subject in subjects if subject.kind == "onnx"]
+    if bf16 and exported:
+        raise BadSpec(f"{exported[0]} runs in the numbers it was exported with; leave --bf16 or the .onnx files out")
+
+    from ..measure import compare
+
+    works = {
+        subject.text: _exported(subject, batch, size, threads) if subject.kind == "onnx"
+        else _model(subject, batch, size, bf16)
+        for subject in subjects
+    }  # fmt: skip
+    result = compare(works, seconds=seconds, threads=threads)
+    if as_json:
+        emit(result.as_dict())
+    else:
+        console().print(result)
+
+
+def _model(subject: Subject, batch: int, size: int | None, bf16: bool) -> Work:
     import torch
 
-    from ..measure import Work, compare
-    from ..runtime.onnx_model import OnnxModel
-    from .measure import _shape
+    from ..measure import Work
+    from .memory import check_room
 
-    works = {}
-    for name in models:
-        if name.endswith(".onnx"):
-            onnx = OnnxModel(name, threads=threads)
-            shape = [
-                size if isinstance(n, str) and size else batch if i == 0 else n for i, n in enumerate(onnx.input_shape)
-            ]
-            numbers = [n if isinstance(n, int) else 128 for n in shape]
-            inputs = torch.randint(0, 255, numbers) if onnx.whole_numbers else torch.randn(numbers)
-            works[name] = Work(partial(onnx, inputs))
-        else:
-            model = open_model(name).eval()
-            if bf16:
-                model = model.to(torch.bfloat16)
-            works[name] = Work.of(model, _shape(model, batch, size))
-    result = compare(works, seconds=seconds, threads=threads)
-    emit(result.as_dict()) if as_json else console().print(result)
+    model = open_model(subject)
+    if bf16:
+        model = model.to(torch.bfloat16)
+    shape = input_shape(model, batch, size)
+    check_room(shape)
+    return Work.of(model, shape)
+
+
+def _exported(subject: Subject, batch: int, size: int | None, threads: int | None) -> Work:
+    from ..measure import Work
+    from ..runtime.onnx_model import OnnxModel
+    from .memory import check_room
+
+    model = OnnxModel(subject.path, threads=threads)
+    shape = model.shape_of(batch, size)
+    check_room(shape)
+    return Work(partial(model, model.example(shape)))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, requires, version
-from typing import Any
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, distribution, requires, version
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from .output import JSON, console, emit, table
+from .output import JSON, emit, say, table
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 ADDS = {
     "": "everything but what the extras add",
@@ -19,33 +23,82 @@ ADDS = {
     "test": "the test suite and linters",
     "docs": "the documentation's pages",
 }
+"""What each extra is for; the first are formery's own libraries."""
+
+FOR_DEVELOPERS = ("test", "docs")
 
 
 def command(
-    try_imports: bool = typer.Option(False, "--import", help="Import each library as well (seconds), not only look it up."),
+    try_imports: bool = typer.Option(
+        False, "--import", help="Import each library as well (seconds), not only look it up."
+    ),
     as_json: bool = JSON,
 ) -> None:
     """Say what is installed, what each extra adds, and how to get what is missing.
 
-    Example: [bold]formery doctor[/bold]
+    Example: [bold]formery doctor[/bold], [bold]formery doctor --import[/bold]
     """
+    machine = {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+    }
     rows = _libraries(try_imports)
-    machine = {"python": platform.python_version(), "system": platform.platform(), "processor": _processor(), "cores": os.cpu_count()}
-    missing = sorted({row["extra"] for row in rows if not row["version"] and row["extra"] not in ("test", "docs")})
-    lines = [f"pip install 'formery[{','.join(e for e in missing if e)}]'" if any(missing) else "", "pip install formery" if "" in missing else ""]
-    pip = [line for line in lines if line]
+    remedies = _remedies(rows)
     if as_json:
-        emit({"formery": _version("formery"), "machine": machine, "libraries": rows, "pip": pip})
+        emit({"formery": _version("formery"), "machine": machine, "libraries": rows, "pip": remedies})
         return
-    console().print(f"[bold]formery {_version('formery')}[/bold], python {machine['python']}, {machine['processor']}, {machine['cores']} cores\n")
+    about = f"python {machine['python']}, {machine['processor']}, {machine['cores']} cores"
+    say(f"formery {_version('formery') or 'from source'}, {about}\n")
     for extra, adds in ADDS.items():
         own = [row for row in rows if row["extra"] == extra]
+        cells = [(row["library"], row["version"] or "-", row["wanted"], row["state"]) for row in own]
         title = f"formery[{extra}]: {adds}" if extra else f"formery: {adds}"
-        table(title, ["library", "installed", "wanted", "state"], [(r["library"], r["version"] or "-", r["wanted"], r["state"]) for r in own])
-    for line in pip:
-        console().print(f"missing: [bold]{line}[/bold]", markup=True)
-    if not pip:
-        console().print("nothing is missing")
+        table(title, ["library", "installed", "wanted", "state"], cells)
+    for remedy in remedies:
+        say(f"missing: {remedy}")
+    if not remedies:
+        say("nothing is missing")
+
+
+def _remedies(rows: list[dict[str, Any]]) -> list[str]:
+    """Lines for pip that bring what users lack; what only developers need is left out."""
+    lacking = {row["extra"] for row in rows if row["state"] != "ok"} - {*FOR_DEVELOPERS}
+    extras = ",".join(sorted(lacking - {""}))
+    lines = [f"pip install --upgrade 'formery[{extras}]'"] if extras else []
+    return lines + (["pip install --upgrade formery"] if "" in lacking else [])
+
+
+def _libraries(try_imports: bool) -> list[dict[str, Any]]:
+    """A row for each library that formery or one of its extras asks for here."""
+    rows = []
+    for need, extra in _needs():
+        found = _version(need.name)
+        state = "missing" if found is None else "ok" if need.specifier.contains(found, prereleases=True) else "too old"
+        if try_imports and found is not None:
+            state = _imported(need.name) or state
+        rows.append(
+            {"library": need.name, "version": found, "wanted": str(need.specifier), "extra": extra, "state": state}
+        )
+    return rows
+
+
+def _needs() -> list[tuple[Requirement, str]]:
+    """(requirement, extra) of everything that applies to this machine."""
+    from packaging.requirements import Requirement
+
+    try:
+        lines = requires("formery") or []
+    except PackageNotFoundError:
+        return []
+    needs = []
+    for line in lines:
+        need = Requirement(line)
+        extras = [extra for extra in ADDS if need.marker is None or need.marker.evaluate({"extra": extra})]
+        if need.name != "formery" and extras:
+            needs.append((need, extras[0]))
+    return needs
 
 
 def _version(name: str) -> str | None:
@@ -55,43 +108,23 @@ def _version(name: str) -> str | None:
         return None
 
 
+def _imported(name: str) -> str | None:
+    """Why a library does not import; None where it does, or has nothing to import."""
+    files = distribution(name).files or []
+    tops = {file.parts[0].removesuffix(".py") for file in files if file.suffix == ".py" and len(file.parts) <= 2}
+    modules = sorted(top for top in tops if top.isidentifier() and not top.startswith("_"))
+    try:
+        for module in modules[:1]:
+            import_module(module)
+    except Exception as error:  # whatever an installed library raises, the doctor reports
+        first = str(error).strip().splitlines()[:1]
+        return f"does not import: {type(error).__name__}{': ' + first[0][:60] if first else ''}"
+    return None
+
+
 def _processor() -> str:
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def _libraries(try_imports: bool) -> list[dict[str, Any]]:
-    from packaging.requirements import Requirement
-
-    try:
-        lines = requires("formery") or []
-    except PackageNotFoundError:
-        lines = []
-    rows = []
-    for line in lines:
-        need = Requirement(line)
-        if need.name == "formery":
-            continue
-        extra = next((e for e in ADDS if e and need.marker is not None and need.marker.evaluate({"extra": e})), "")
-        if need.marker is not None and not extra and not need.marker.evaluate({"extra": ""}):
-            continue
-        found = _version(need.name)
-        state = "missing" if found is None else "ok" if need.specifier.contains(found, prereleases=True) else "too old"
-        if try_imports and found:
-            state = _imported(need.name, state)
-        rows.append({"library": need.name, "version": found, "wanted": str(need.specifier), "extra": extra, "state": state})
-    return rows
-
-
-def _imported(name: str, state: str) -> str:
-    from importlib import import_module
-
-    module = {"scikit-learn": "sklearn", "huggingface-hub": "huggingface_hub", "pyyaml": "yaml", "pillow": "PIL", "pytest-xdist": "xdist", "import-linter": "importlinter", "pre-commit": "pre_commit", "types-pyyaml": "", "mkdocs-material": "material", "mkdocstrings": "mkdocstrings"}.get(name.lower(), name)  # fmt: skip
-    try:
-        import_module(module) if module else None
-    except Exception as error:  # whatever an installed library raises, the doctor reports
-        return f"does not import: {type(error).__name__}: {str(error).splitlines()[0][:60] if str(error) else ''}"
-    return state

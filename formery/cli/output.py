@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 JSON = typer.Option(False, "--json", help="Print JSON instead of a table.")
 
+UNBOUND = 10_000
+"""Columns where nobody looks on: a line stays a line, for grep and for files."""
 
-def console(*, stderr: bool = False) -> Any:
-    """A rich console; plain and wide where the output is no terminal."""
+
+def console(*, stderr: bool = False) -> Console:
+    """A rich console; plain and without wrapping where the output is no terminal and no COLUMNS say how wide it is."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, width=None if stream.isatty() else 140, highlight=False, soft_wrap=not stream.isatty())
+    fits = stream.isatty() or os.environ.get("COLUMNS", "").isdigit()
+    return Console(stderr=stderr, width=None if fits else UNBOUND, highlight=False, soft_wrap=not fits)
+
+
+def say(text: str, *, stderr: bool = False) -> None:
+    """Print plain text, wrapped only on terminals."""
+    console(stderr=stderr).print(text, markup=False)
 
 
 def emit(value: Any) -> None:
@@ -31,12 +44,18 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, 
     from rich.markup import escape
     from rich.table import Table
 
-    made = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    made = Table(title=escape(title) or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for i, column in enumerate(columns):
         made.add_column(column, justify="right" if i in right else "left", overflow="fold")
     for row in rows:
         made.add_row(*(escape("" if cell is None else str(cell)) for cell in row))
-    console().print(made)
+    out = console()
+    if out.is_terminal:
+        out.print(made)
+        return
+    with out.capture() as captured:
+        out.print(made)
+    print("\n".join(row.rstrip() for row in captured.get().splitlines()))
 
 
 def number(value: float | int | None) -> str:
@@ -47,3 +66,13 @@ def number(value: float | int | None) -> str:
         if abs(value) >= size:
             return f"{value / size:.3g} {unit}"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def counted(number: int, what: str) -> str:
+    """1 model, 2 models."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def line(text: str) -> str:
+    """Text without its line breaks."""
+    return " ".join(text.split())

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from .models import SET, is_saved, read_spec
-from .output import JSON, console, emit, number, table
+from .models import CONFIG, SPEC_SUFFIXES, changes_of, find, hollow_model
+from .options import SET
+from .output import JSON, console, emit, line, number, say, table
+
+if TYPE_CHECKING:
+    from ..cards import Card
+
+CAPABILITIES = (
+    "causal", "streams", "packs", "grids", "state_growth", "bound", "exports", "looks_at_batch", "reads", "writes",
+    "acts_on", "over", "stride",
+)  # fmt: skip
+"""What a part's class may declare."""
 
 
 def command(
@@ -19,166 +30,137 @@ def command(
 ) -> None:
     """Show what a part, a system or a model is made of.
 
-    Example: [bold]formery show poolformer_s12 --set body.stages.3.mixer=attention[/bold], [bold]formery show mixer.pooling[/bold]
+    Example: [bold]formery show poolformer_s12 --set body.stages.3.mixer=attention[/bold], [bold]formery show
+    mixer.pooling[/bold], [bold]formery show metaformer[/bold]
     """
-    from .. import cards
+    from ..errors import BadSpec
+
+    if sum((card_only, yaml, as_json)) > 1 and not (card_only and as_json):
+        raise BadSpec("--card, --yaml and --json each ask for another form; give one of them")
+    part = _part_of(name)
+    card = None if part else _card_of(name, card_only)
+    if (part or card) and (set_ or yaml):
+        raise BadSpec(f"--set and --yaml go with models, {name} is a {'part' if part else 'system or method'}")
+    if part:
+        if card_only:
+            raise BadSpec(f"parts have no card; leave --card out to see {name}")
+        _show_part(*part, as_json)
+    elif card:
+        _show_card(card, as_json)
+    else:
+        _show_model(name, set_, yaml, as_json)
+
+
+def _part_of(name: str) -> tuple[str, str] | None:
+    """(role, name) where the text is written like a part's."""
     from ..registry import HOMES, UNIONS
 
     role, dot, part = name.partition(".")
-    if dot and (role in HOMES or role in UNIONS) and not name.endswith((".yaml", ".yml", ".json")):
-        _part(role, part, as_json)
-    elif (name in cards.cards() or card_only) and not is_saved(name):
-        _card(name, as_json)
-    else:
-        _model(name, set_ or [], yaml, as_json)
+    named = dot and (role in HOMES or role in UNIONS) and Path(name).suffix.lower() not in SPEC_SUFFIXES
+    return (role, part) if named else None
 
 
-def _part(role: str, name: str, as_json: bool) -> None:
-    from ..registry import find, index
+def _card_of(name: str, wanted: bool) -> Card | None:
+    """The card that a name calls for: a system's, or, `wanted`, the one of the system that a variant belongs to."""
+    from .. import cards
 
-    if name not in index(role):
-        find(role, name)  # raises with the nearest names
-    cls = find(role, name)
+    if wanted:
+        return cards.card(name)
+    folder = (Path(name) / CONFIG).is_file()
+    return cards.everything()[name] if name in cards.everything() and not folder else None
+
+
+# ------------------------------------------------------------------------------------------------ parts
+
+
+def _show_part(role: str, name: str, as_json: bool) -> None:
+    from ..registry import find as find_part
+    from ..registry import index
     from ..spec import options
+    from .hints import described
 
+    part = find_part(role, name)
     schema = [
         {
             "option": option,
-            "type": _type(entry.hint),
+            "type": described(entry.hint, entry.role),
             "default": "needed" if entry.required else entry.default,
             "role": entry.role,
         }
-        for option, entry in options(cls.__init__).items()
+        for option, entry in options(getattr(part, "decide", part.__init__)).items()
     ]
-    can = {
-        fact: getattr(cls, fact)
-        for fact in ("causal", "streams", "packs", "grids", "state_growth", "bound", "exports", "looks_at_batch", "reads", "writes", "acts_on", "over", "stride")
-        if hasattr(cls, fact)
-    }  # fmt: skip
-    facts = {"role": role, "name": name, "says": " ".join((cls.__doc__ or "").split()), "capabilities": can, "options": schema, "target": index(role)[name]}
+    can = {fact: getattr(part, fact) for fact in CAPABILITIES if hasattr(part, fact)}
+    facts = {"role": role, "name": name, "says": _says(part), "capabilities": can, "options": schema}
+    facts["target"] = index(role)[name]
     if as_json:
         emit(facts)
         return
-    console().print(f"[bold]{role} {name}[/bold]  {facts['target']}\n{facts['says']}\n")
-    console().print("  ".join(f"{k}: [bold]{_plain(v)}[/bold]" for k, v in can.items()))
+    say(f"{role} {name}  ({facts['target']})\n{facts['says']}\n")
+    if can:
+        say("  ".join(f"{fact}: {_plain(value)}" for fact, value in can.items() if _plain(value)))
     table("", ["option", "type", "default"], [(s["option"], s["type"], _plain(s["default"])) for s in schema])
 
 
-def _type(hint: Any) -> str:
-    text = getattr(hint, "__name__", None) if isinstance(hint, type) else str(hint)
-    text = (text or str(hint)).replace("typing.", "")
-    if "Annotated" in text:
-        from ..spec import _role_of
+def _says(part: Any) -> str:
+    """What a part says of itself; its module, where the class says no more than that."""
+    import inspect
 
-        role = _role_of(hint)
-        text = f"{role} spec{' or null' if 'None' in text else ''}" if role else text.split("[", 1)[-1].split(",", 1)[0]
-    return text
+    text = inspect.getdoc(part) or ""
+    if text.startswith("See the module"):
+        text = inspect.getdoc(inspect.getmodule(part)) or ""
+    return line(text)
 
 
 def _plain(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
-def _card(name: str, as_json: bool) -> None:
-    from .. import cards
+# ------------------------------------------------------------------------------------------------ cards
 
-    card = cards.card(name)
+
+def _show_card(card: Card, as_json: bool) -> None:
     if as_json:
         emit({"system": card.name, **card.data})
         return
     data = card.data
-    out = console()
-    out.print(f"[bold]{card.title}[/bold] ({data.get('year')}), arXiv {data.get('arxiv')}, code {data.get('code')}", markup=True)
-    out.print(" ".join(str(data["idea"]).split()) + "\n", markup=False)
-    rows = [
-        (variant, f"{facts.get('params', 0):,}", number(facts.get("macs")), ", ".join(f"{k} {v}" for k, v in facts.get("published", {}).items()))
-        for variant, facts in card.variants.items()
-    ]  # fmt: skip
-    table("Variants", ["name", "params (counted)", "MACs (counted)", "published"], rows, right=(1, 2))
+    origin = [str(data["year"])] if "year" in data else []
+    origin += [f"{what} {data[key]}" for key, what in (("arxiv", "arXiv"), ("code", "code")) if data.get(key)]
+    say(f"{card.title}: {', '.join(origin)}" if origin else card.title)
+    if "idea" in data:
+        say(f"{line(str(data['idea']))}\n")
+    if card.variants:
+        columns = ["name", "params (counted)", "MACs (counted)", "published"]
+        table("Variants", columns, [_variant(*item) for item in card.variants.items()], right=(1, 2))
     if card.claims:
-        table("Claims", ["id", "says", "bar"], [(c["id"], " ".join(str(c["says"]).split()), c.get("bar", "")) for c in card.claims])
+        rows = [(c["id"], line(str(c["says"])), line(str(c.get("bar", "")))) for c in card.claims]
+        table(f"Claims, checked by 'formery verify {card.name}'", ["id", "says", "bar"], rows)
     for note in data.get("notes", []):
-        out.print(f"- {' '.join(str(note).split())}", markup=False)
+        say(f"- {line(str(note))}")
 
 
-def _model(name: str, overrides: list[str], yaml: bool, as_json: bool) -> None:
-    from .. import spec as specs
-    from ..errors import BadSpec
+def _variant(name: str, facts: dict[str, Any]) -> tuple[str, ...]:
+    published = ", ".join(f"{key} {value}" for key, value in facts.get("published", {}).items())
+    params = facts.get("params")
+    return (name, "" if params is None else f"{params:,}", number(facts.get("macs")), published)
 
-    changes = specs.from_pairs(overrides)
-    plans: list[Any] = []
-    if is_saved(name):
-        from pathlib import Path
 
-        from ..saving import read_config
+# ------------------------------------------------------------------------------------------------ models
 
-        if changes:
-            raise BadSpec("a saved model is built as it was saved; --set goes with names and spec files")
-        config = read_config(Path(name))
-        resolved, plans = config["resolved"], config["plans"]
-    else:
-        resolved = specs.resolve(read_spec(name))
-        if changes:
-            resolved = specs.override(resolved, changes)
+
+def _show_model(name: str, pairs: list[str] | None, yaml: bool, as_json: bool) -> None:
+    changes = changes_of(pairs)
+    subject = find(name)
+    model = hollow_model(subject, changes)
     if yaml:
         from ..formats import to_yaml
 
-        print(to_yaml(resolved), end="")
+        print(to_yaml(model.resolved), end="")
         return
-    import torch
+    from .tree import nodes, tree
 
-    from ..model import Model
-    from ..saving import replay
-
-    with torch.device("meta"):
-        model = Model(resolved)
-        replay(model, plans)
-    counts = {path: sum(p.numel() for p in module.parameters()) for path, module in model.named_modules()}
+    total = sum(parameter.numel() for parameter in model.parameters())
     if as_json:
-        nodes = [{"path": p, "role": r, "kind": n["kind"], "params": counts.get(p, 0)} for p, r, n in specs.walk(resolved)]
-        emit({"name": model.name, "params": sum(p.numel() for p in model.parameters()), "plans": plans, "resolved": resolved, "nodes": nodes})
-        return
-    _print_tree(model.name, resolved, counts, sum(p.numel() for p in model.parameters()), plans)
-
-
-def _print_tree(name: str, resolved: dict[str, Any], counts: dict[str, int], total: int, plans: list[Any]) -> None:
-    from rich.tree import Tree
-
-    from ..spec import MODEL, children
-
-    tree = Tree(f"[bold]{name}[/bold]  {total:,} parameters" + (f"  rewritten by {', '.join(p['kind'] for p in plans)}" if plans else ""))
-
-    def label(path: str, role: str, node: dict[str, Any]) -> str:
-        inner = {option for option, _, _ in ((p.partition(".")[0], r, n) for p, r, n in children(role, node))}
-        shown = {k: v for k, v in node.items() if k != "kind" and k not in inner and v is not None and v != []}
-        options = " ".join(f"{k}={v}" for k, v in shown.items())
-        params = counts.get(path, 0)
-        return f"[bold]{path.rpartition('.')[2] if role != 'block' else '.'.join(path.split('.')[-2:])}[/bold] {node['kind']} [dim]{options}[/dim]" + (f"  {params:,}" if params else "")
-
-    def grow(branch: Tree, path: str, role: str, node: dict[str, Any]) -> None:
-        below = branch.add(label(path, role, node))
-        members = [(f"{path}.{p}", r, n) for p, r, n in children(role, node)]
-        index = 0
-        while index < len(members):
-            here, inner, child = members[index]
-            last = index
-            while last + 1 < len(members) and _same(members[last + 1][2], child) and members[last + 1][1] == inner == "block":
-                last += 1
-            if last > index:
-                run = below.add(f"[bold]blocks {here.rpartition('.')[2]} to {members[last][0].rpartition('.')[2]}[/bold]: {last - index + 1} times")
-                grow(run, here, inner, child)
-            else:
-                grow(below, here, inner, child)
-            index = last + 1
-
-    for key, role in MODEL.items():
-        grow(tree, key, role, resolved[key])
-    console().print(tree)
-
-
-def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    """Whether two blocks are alike but for their drop path."""
-    def bare(node: dict[str, Any]) -> dict[str, Any]:
-        return {**node, "scheme": {k: v for k, v in node.get("scheme", {}).items() if k != "drop_path"}}
-
-    return bare(a) == bare(b)
+        facts = {"name": model.name, "params": total, "plans": model.plans, "resolved": model.resolved}
+        emit(facts | {"nodes": nodes(model)})
+    else:
+        console().print(tree(model, total))

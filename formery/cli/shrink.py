@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import typer
 
-from .models import is_saved
-from .output import JSON, emit, table
+from .models import find, open_model
+from .options import DATA_HELP, finite, one_of
+from .output import JSON, emit, say, table
+from .places import check_data, folder_to_write
+
+UNITS = ("mixer", "channel", "joint", "block")
 
 
 def command(
-    model: str = typer.Argument(help="The folder of a saved model."),
+    model: str = typer.Argument(help="The folder of a saved model or of a run."),
     out: str = typer.Option(
         "", "--out", "-o", metavar="DIR", help="Where the rewritten model goes; nothing is written without."
     ),
     drop: int = typer.Option(0, min=0, metavar="N", help="Remove the N least useful units; needs --data."),
-    unit: str = typer.Option("joint", help="What drop removes: mixer, channel, joint (either), block."),
+    unit: str = typer.Option("joint", help="What --drop removes: mixer, channel, joint (either), block."),
     fold: bool = typer.Option(True, "--fold/--no-fold", help="Fold what can be folded exactly, at the end."),
-    data: str = typer.Option(
-        "", help="Data as 'formery fit' takes them: what drop looks at, and the score is measured on."
-    ),
+    data: str = typer.Option("", help=f"What --drop looks at, and the score is measured on: {DATA_HELP}"),
     max_drop: float | None = typer.Option(
-        None, min=0.0, metavar="POINTS", help="Write nothing if the validation score falls by more."
+        None, min=0.0, callback=finite, metavar="POINTS", help="Write nothing if the validation score falls by more."
     ),
     as_json: bool = JSON,
 ) -> None:
@@ -33,47 +34,51 @@ def command(
     """
     from ..errors import BadFile, BadSpec
 
-    if not is_saved(model):
-        raise BadFile(f"{model} is not the folder of a saved model: config.json and model.safetensors are needed")
-    if unit not in ("mixer", "channel", "joint", "block"):
-        raise BadSpec(f"unit is mixer, channel, joint or block, got {unit!r}")
+    one_of("--unit", unit, UNITS)
+    if not drop and not fold:
+        raise BadSpec("there is nothing to do: give --drop N, or leave --no-fold out")
     if (drop or max_drop is not None) and not data:
-        raise BadSpec("drop looks at data, and max-drop is measured on them: give --data")
-    from ..model import Model
+        raise BadSpec("--drop looks at data, and --max-drop is measured on them: give --data")
+    subject = find(model)
+    if subject.kind == "spec":
+        raise BadFile(f"{model} has no weights to keep; give the folder of a saved model")
+    if data:
+        check_data(data)
+    place = folder_to_write(out) if out else None
+
     from ..runtime.shrinking import shrink
 
-    opened = Model.from_pretrained(model).eval()
+    opened = open_model(subject)
     result = shrink(opened, source=data or None, drop=drop, unit=unit, fold=fold)
     if max_drop is not None and result["points_lost"] > max_drop:
-        raise BadSpec(
-            f"the score falls by {result['points_lost']:.2f} points, more than {max_drop:g}: drop fewer, or train on"
-        )
-    if out:
-        opened.save_pretrained(Path(out))
+        lost = f"the score falls by {result['points_lost']:.2f} points, more than {max_drop:g}"
+        raise BadSpec(f"{lost}: drop fewer, or train on; nothing is written")
+    if place is not None:
+        opened.save_pretrained(place)
         result["out"] = out
     if as_json:
         emit(result)
-        return
+    else:
+        _tell(opened.name, result)
+
+
+def _tell(name: str, result: dict[str, Any]) -> None:
     rows = [
         (
-            r["rewrite"],
-            r["promise"],
-            r["steps"],
-            f"{r['parameters']['before']:,}",
-            f"{r['parameters']['after']:,}",
-            _cost(r),
+            report["rewrite"], report["promise"], report["steps"], f"{report['parameters']['before']:,}",
+            f"{report['parameters']['after']:,}", _cost(report),
         )
-        for r in result["rewrites"]
-    ]
-    table(
-        opened.name, ["rewrite", "promise", "steps", "parameters before", "after", "on the data"], rows, right=(2, 3, 4)
-    )
+        for report in result["rewrites"]
+    ]  # fmt: skip
+    columns = ["rewrite", "promise", "steps", "parameters before", "after", "on the data"]
+    table(name, columns, rows, right=(2, 3, 4))
     if "metric" in result:
-        print(f"validation {result['metric']}: {result['before']:.4f} before, {result['after']:.4f} after")
-    print(f"written to {out}" if out else "nothing written; give --out to keep it")
+        say(f"validation {result['metric']}: {result['before']:.4f} before, {result['after']:.4f} after")
+    say(f"written to {result['out']}" if "out" in result else "nothing is written; give --out to keep it")
 
 
 def _cost(report: dict[str, Any]) -> str:
     if "difference" not in report:
         return ""
-    return f"largest change {report['difference']:.2g} of the outputs' scale, {report['agreement']:.2%} of predictions equal"
+    change = f"largest change {report['difference']:.2g} of the outputs' scale"
+    return f"{change}, {report['agreement']:.2%} of predictions equal"

@@ -2,71 +2,150 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import typer
 
-from .models import MODEL_HELP, SET, is_saved, read_spec
-from .output import JSON, emit
+from .models import SPEC_SUFFIXES, Subject, changes_of, find, is_recipe, read_mapping
+from .options import DATA_HELP, LARGEST_SEED, MODEL_HELP, above_zero
+from .output import JSON, emit, say
+from .places import check_data, folder_to_write
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+BESIDE = ("train", "data", "task")
+"""What `--set` reaches beside the model."""
 
 
 def command(
     model: str = typer.Argument(
-        help=f"A recipe (.yaml with data and train), or a model: {MODEL_HELP[0].lower()}{MODEL_HELP[1:]}"
+        help=f"A recipe (.yaml with data, model and train), or a model: {MODEL_HELP[0].lower()}{MODEL_HELP[1:]}"
     ),
-    data: str = typer.Argument("", help="Data as 'formery fit' takes them; a recipe names its own."),
+    data: str = typer.Argument("", help=f"{DATA_HELP} A recipe names its own."),
     out: str = typer.Option("", "--out", "-o", metavar="DIR", help="Where everything goes; runs/NAME unless given."),
-    set_: list[str] = SET,
+    set_: list[str] = typer.Option(
+        None,
+        "--set",
+        metavar="PATH=VALUE",
+        help="Replace a node of the spec, or set train.*, data.*, task.*; repeatable.",
+    ),
     steps: int | None = typer.Option(None, min=1, help="Training steps; needed unless a recipe says so."),
     batch_size: int | None = typer.Option(None, min=1, help="Items a step."),
-    learning_rate: float | None = typer.Option(None, help="The highest rate."),
+    learning_rate: float | None = typer.Option(None, callback=above_zero, help="The highest rate."),
+    eval_every: int | None = typer.Option(
+        None, min=1, help="Steps between judgements on the validation part; a twentieth of all unless given."
+    ),
     precision: str | None = typer.Option(None, help="32 or bf16."),
-    seed: int | None = typer.Option(None, min=0, help="Of weights, order and augmentation."),
+    seed: int | None = typer.Option(None, min=0, max=LARGEST_SEED, help="Of weights, order and augmentation."),
     devices: str = typer.Option("auto", help="auto, cpu, cuda, mps, or how many."),
-    minutes: float | None = typer.Option(None, help="Stop, judged and resumable, after this time."),
+    minutes: float | None = typer.Option(
+        None, callback=above_zero, help="Stop, judged and resumable, after this time."
+    ),
     resume: bool = typer.Option(False, "--resume", help="Go on with an interrupted training in --out."),
     as_json: bool = JSON,
 ) -> None:
     """Train a model: a recipe, or a name, spec or saved model on data. Interrupted, it goes on with --resume.
 
-    Example: [bold]formery train vit_tiny photos/ --steps 2000[/bold], [bold]formery train recipes/digits_small.yaml[/bold]
+    Example: [bold]formery train vit_tiny photos/ --steps 2000[/bold], [bold]formery train recipes/digits.yaml[/bold]
     """
-    from ..errors import BadFile, BadSpec
-    from ..spec import from_pairs
-
-    changes = from_pairs(set_ or [])
-    named = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "precision": precision}
+    named = {
+        "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "eval_every": eval_every,
+        "precision": precision,
+    }  # fmt: skip
     given = {name: value for name, value in named.items() if value is not None}
-    place = Path(out or f"runs/{Path(model).stem}")
-    number = int(devices) if devices.isdigit() else devices
-    limit = None if minutes is None else 60 * minutes
-    if data:
-        if steps is None:
-            raise BadSpec("how many steps? give --steps N")
-        if not is_saved(model):
-            read_spec(model)
-        from ..training.single import train_one
-
-        facts = train_one(
-            model if is_saved(model) else read_spec(model), data, place, {**given, "seed": seed or 0}, changes=changes or None,
-            resume=resume, devices=number, time_limit=limit,
-        )  # fmt: skip
-    else:
-        if not model.endswith((".yaml", ".yml")):
-            raise BadSpec("train takes a recipe, or a model and data: formery train MODEL DATA --steps N")
-        if not Path(model).is_file():
-            raise BadFile(f"{model} does not exist")
-        from ..training.recipes import run_recipe
-
-        overrides = {**changes, **{f"train.{name}": value for name, value in given.items()}}
-        if seed is not None:
-            overrides["seed"] = seed
-        facts = run_recipe(model, place, overrides, resume=resume, devices=number, time_limit=limit).facts
+    changes = changes_of(set_)
+    how: dict[str, Any] = {"resume": resume, "devices": _devices(devices)}
+    how["time_limit"] = None if minutes is None else 60 * minutes
+    recipe = Path(model).suffix.lower() in SPEC_SUFFIXES and is_recipe(read_mapping(model))
+    facts = (_recipe if recipe else _single)(model, data, out, changes, given, seed, how)
     if as_json:
         emit(facts)
         return
-    shown = ", ".join(
-        f"{name} {value:.4f}" for name, value in facts["metrics"]["validation"].items() if isinstance(value, float)
+    metrics = facts["metrics"]["validation"]
+    shown = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items() if isinstance(value, float))
+    say(f"{facts['status']} after {facts['steps']} steps; validation {shown}")
+    say(f"model: {Path(facts['out']) / 'model'}")
+
+
+def _recipe(
+    path: str, data: str, out: str, changes: dict[str, Any], given: dict[str, Any], seed: int | None,
+    how: dict[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """Run a recipe, with what the command line says instead of what it says."""
+    from ..errors import BadSpec
+    from ..spec import MODEL
+
+    if data:
+        raise BadSpec(f"{path} is a recipe and names its own data; leave {data} out, or give --set data.source={data}")
+    place = folder_to_write(out or f"runs/{Path(path).stem}")
+    overrides = {f"model.{glob}" if glob.partition(".")[0] in MODEL else glob: v for glob, v in changes.items()}
+    overrides |= {f"train.{name}": value for name, value in given.items()}
+    if seed is not None:
+        overrides["seed"] = seed
+
+    from ..training.recipes import run_recipe
+
+    return run_recipe(path, place, overrides, **how).facts | {"out": str(place)}
+
+
+def _single(
+    model: str, data: str, out: str, changes: dict[str, Any], given: dict[str, Any], seed: int | None,
+    how: dict[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """Train a spec from its first weights, or a saved model further."""
+    from ..errors import BadSpec
+    from ..training.config import TrainConfig
+
+    if not data:
+        raise BadSpec(f"train {model} on what? give data: {DATA_HELP}")
+    subject = find(model)
+    beside, inside = _sorted_out(changes)
+    if inside and subject.kind != "spec":
+        raise BadSpec(f"{model} is built as it was saved; --set of its spec goes with names and spec files")
+    config = TrainConfig.of({"seed": seed or 0, **beside["train"], **given})
+    check_data(data)
+    place = folder_to_write(out or f"runs/{_name(subject)}")
+
+    from ..training.single import train_one
+
+    start: Mapping[str, Any] | Path = subject.path if subject.spec is None else subject.spec
+    facts = train_one(
+        start, data, place, config, changes=inside or None, options=beside["data"], task=beside["task"], **how
     )
-    print(f"{facts['status']} after {facts['steps']} steps; validation {shown}")
-    print(f"model: {place / 'model'}")
+    return facts | {"out": str(place)}
+
+
+def _sorted_out(changes: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """What `--set` says of training, data and task, each by name; and what it says of the spec."""
+    from ..errors import BadSpec
+
+    beside: dict[str, dict[str, Any]] = {name: {} for name in BESIDE}
+    inside: dict[str, Any] = {}
+    for path, value in changes.items():
+        first, _, rest = path.partition(".")
+        if first not in beside:
+            inside[path] = value
+        elif not rest or "." in rest:
+            raise BadSpec(f"--set {path}: {first} has options such as {first}.NAME=VALUE")
+        else:
+            beside[first][rest] = value
+    return beside, inside
+
+
+def _devices(text: str) -> str | int:
+    from ..errors import BadSpec
+
+    if text in DEVICES:
+        return text
+    if text.isascii() and text.isdigit() and 0 < int(text) <= 4096:
+        return int(text)
+    raise BadSpec(f"--devices is {', '.join(DEVICES)}, or how many, got {text!r}")
+
+
+def _name(subject: Subject) -> str:
+    """What a run is called after its model."""
+    path = subject.path
+    if subject.spec is None and path.name == "model":
+        path = path.parent
+    return path.stem or "model"

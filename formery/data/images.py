@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -177,6 +177,14 @@ class ImageData:
     def normalise(self, images: Tensor) -> Tensor:
         """(n, C, H, W) with white = 1 -> zero mean and unit deviation of each channel over the training part."""
         return (images - self._mean) / self._std
+
+    def normalise_as(self, preprocess: Mapping[str, Any]) -> None:
+        """From now on normalise by another's mean and deviation: those that a trained model has learned to expect."""
+        mean, std = (torch.tensor(preprocess[name], dtype=torch.float32) for name in ("mean", "std"))
+        if mean.shape != (self.in_chans,) or std.shape != (self.in_chans,):
+            raise BadSpec(f"mean and std are lists of {self.in_chans}, one for each channel of {self.name}")
+        self._mean, self._std = mean[:, None, None], std[:, None, None]
+        self.preprocess |= {"mean": list(preprocess["mean"]), "std": list(preprocess["std"])}
 
     def batch_of(self, items: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Normalised images and labels of these items."""

@@ -1,4 +1,4 @@
-"""ONNX through torch.export, checked by running it at a shape that was never traced."""
+"""ONNX through torch.export, checked by running it at shapes that were never traced."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..errors import CannotExport, CannotRun
+from ..errors import BadSpec, CannotExport, CannotRun, FormeryError
 from ..extras import need
 from ..files import atomic
 from ..model import Model
@@ -23,6 +23,8 @@ from ..saving import formery_version
 from .onnx_model import METADATA, OnnxModel
 
 Dynamic = Literal["batch", "all"]
+LARGEST = 2**31 - 2**20
+"""Bytes of weights that one ONNX file can hold: protocol buffers end at 2 GiB."""
 
 
 @dataclass(frozen=True)
@@ -34,17 +36,23 @@ class ExportReport:
     dynamic: list[str]
     """Axes that may have any size."""
     traced_shape: list[int]
-    checked_shape: list[int]
+    checked_shapes: list[list[int]]
+    """What it was run at: a single item among them."""
     max_difference: float
-    """Largest absolute difference between the model's outputs and onnxruntime's at `checked_shape`."""
+    """Largest absolute difference between the model's outputs and onnxruntime's, over all of these."""
     scale: float
     """Largest absolute output there."""
     bytes: int
     seconds: float
 
+    @property
+    def checked_shape(self) -> list[int]:
+        """The largest of the shapes that it was run at."""
+        return self.checked_shapes[0]
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data."""
-        return asdict(self)
+        return asdict(self) | {"checked_shape": self.checked_shape}
 
 
 class _Only(nn.Module):
@@ -58,14 +66,17 @@ class _Only(nn.Module):
         return self.model(inputs)
 
 
-def example(model: Model, batch: int, size: int | None = None, seed: int = 0) -> Tensor:
-    """Inputs that fit the model: normal images of its nominal size, or random tokens, 48 of them unless `size` is given."""
+def example(model: Model, batch: int, size: int | Sequence[int] | None = None, seed: int = 0) -> Tensor:
+    """Inputs that fit the model: normal images of its nominal size, or random tokens.
+
+    `size` is the side, or (height, width), of images, and the length of texts (48, or less where the model is bound).
+    """
     generator = torch.Generator().manual_seed(seed)
     if model.modality == "image":
-        channels, height, width = model.default_cfg["input_size"]
-        if size is not None:
-            height = width = size
+        channels, *nominal = model.default_cfg["input_size"]
+        height, width = (size, size) if isinstance(size, int) else size or nominal
         return torch.randn(batch, channels, height, width, generator=generator).to(next(model.parameters()).dtype)
+    assert size is None or isinstance(size, int)
     longest = model.resolved["stem"].get("length") or 0
     length = size or (min(48, longest) if longest else 48)
     return torch.randint(0, model.resolved["stem"]["vocab"], (batch, length), generator=generator)
@@ -74,49 +85,39 @@ def example(model: Model, batch: int, size: int | None = None, seed: int = 0) ->
 def export_onnx(model: Model, path: str | Path, *, dynamic: Dynamic = "batch", tolerance: float = 1e-4) -> ExportReport:
     """Write `model` as ONNX with a free batch size (texts: a free length too; images with `dynamic="all"`: any size).
 
-    It is traced with a batch of 2 and then run by onnxruntime with a batch of 3 and, where it is free, another length
-    or size. CannotExport if outputs differ by more than `tolerance` of their scale, or where a part cannot be traced;
-    then no file is left. What predict needs (classes, preprocessing) travels inside the file.
+    It is traced with a batch of 2 and then run by onnxruntime with batches of 3 and 1 and, where they are free, other
+    lengths or sizes. CannotExport if outputs differ by more than `tolerance` of their scale, or where a part cannot be
+    traced; then no file is left. What predict needs (classes, preprocessing) travels inside the file.
     """
     onnx = need("onnx", "export")
     need("onnxruntime", "export")
     need("onnxscript", "export")
-    _check_parts(model)
-    was_training, start = model.training, time.perf_counter()
-    model.eval()
-    names, shapes, inputs, other = _shapes(model, dynamic)
-    try:
-        with _quiet(), torch.no_grad():
-            program = torch.onnx.export(
-                _Only(model), (inputs,), dynamo=True, dynamic_shapes=(shapes,), input_names=["inputs"],
-                output_names=_output_names(model), verbose=False,
-            )  # fmt: skip
-            assert program is not None
-        proto = program.model_proto
+    _check(model, dynamic)
+    start = time.perf_counter()
+    names, marks, inputs, others = _shapes(model, dynamic)
+    with _evaluating(model):
+        proto = _traced(model, inputs, marks)
         proto.metadata_props.append(onnx.StringStringEntryProto(key=METADATA, value=json.dumps(facts(model))))
         with atomic(path) as temporary:
             onnx.save(proto, temporary)
-            difference, scale = _difference(model, temporary, other)
-            if not difference <= tolerance * max(scale, 1e-6):
-                raise CannotExport(
-                    f"the exported {model.name} differs by {difference:.2g} (outputs reach {scale:.2g}) at {list(other.shape)}"
-                )
-    except CannotExport:
-        raise
-    except Exception as error:
-        if type(error).__module__.startswith("formery"):
-            raise
-        raise CannotExport(f"{model.name} cannot be traced: {_reason(error)}") from error
-    finally:
-        model.train(was_training)
+            exported = OnnxModel(temporary)
+            found = [_difference(model, exported, other, tolerance) for other in others]
     return ExportReport(
-        str(path), "images" if model.modality == "image" else "tokens", names, list(inputs.shape), list(other.shape),
-        difference, scale, Path(path).stat().st_size, time.perf_counter() - start,
-    )  # fmt: skip
+        path=str(path),
+        inputs="images" if model.modality == "image" else "tokens",
+        dynamic=names,
+        traced_shape=list(inputs.shape),
+        checked_shapes=[list(other.shape) for other in others],
+        max_difference=max(difference for difference, _ in found),
+        scale=max(scale for _, scale in found),
+        bytes=Path(path).stat().st_size,
+        seconds=time.perf_counter() - start,
+    )
 
 
 def facts(model: Model) -> dict[str, Any]:
     """What travels with an exported model, as plain data."""
+    own = {"vocab": model.resolved["stem"]["vocab"]} if model.modality == "text" else {}
     return {
         "formery": formery_version(),
         "name": model.name,
@@ -124,48 +125,83 @@ def facts(model: Model) -> dict[str, Any]:
         "num_classes": model.num_classes,
         "input_size": list(model.default_cfg["input_size"]),
         "plans": [plan["kind"] for plan in model.plans],
+        **own,
         **model.extra,
     }
 
 
-def _check_parts(model: Model) -> None:
+def _check(model: Model, dynamic: Dynamic) -> None:
+    """What can be said before tracing."""
     for path, module in model.named_modules():
         if not getattr(module, "exports", True):
             raise CannotExport(f"{path}: {type(module).__name__} declares that it cannot be exported")
-
-
-def _output_names(model: Model) -> list[str] | None:
-    return ["scores"] if model.resolved["head"]["kind"] != "features" else None
-
-
-def _shapes(model: Model, dynamic: Dynamic) -> tuple[list[str], dict[int, Any], Tensor, Tensor]:
-    """Names of free axes, their marks for torch.export, inputs to trace, and others to check."""
-    free: dict[int, Any] = {0: torch.export.Dim("batch")}
-    names = ["batch"]
-    if model.modality == "text":
-        free[1] = torch.export.Dim("length")
-        inputs = example(model, 2)
-        other = example(model, 3, max(2, inputs.shape[1] - 11), seed=1)
-        return [*names, "length"], free, inputs, other
-    inputs, other = example(model, 2), example(model, 3, seed=1)
+    size = sum(tensor.nbytes for tensor in model.state_dict().values())
+    if size > LARGEST:
+        raise CannotExport(f"{model.name} has {size / 2**30:.1f} GiB of weights; an ONNX file holds less than 2")
+    if dynamic not in ("batch", "all"):
+        raise BadSpec(f"dynamic is 'batch' or 'all', got {dynamic!r}")
+    if dynamic == "all" and model.modality != "image":
+        raise BadSpec("any size is for images; the length of texts is free as it is")
     if dynamic == "all":
-        bound = [path for path, mixer in model.mixers() if mixer.bound]
-        if bound:
-            raise CannotRun(f"{bound[0]} is bound to one image size; export with dynamic='batch'")
-        free |= {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
-        names += ["height", "width"]
-        stride = model.feature_info[-1]["reduction"]
-        other = example(model, 3, inputs.shape[-1] + 2 * stride, seed=1)
-    return names, free, inputs, other
+        for path, mixer in model.mixers():
+            if mixer.bound:
+                raise CannotRun(f"{path} is bound to one image size; export with the batch free alone")
 
 
-def _difference(model: Model, path: Path, inputs: Tensor) -> tuple[float, float]:
-    ran = OnnxModel(path)(inputs)
+def _shapes(model: Model, dynamic: Dynamic) -> tuple[list[str], dict[int, Any], Tensor, list[Tensor]]:
+    """Names of free axes, their marks for torch.export, inputs to trace, and others to check, the largest first."""
+    marks: dict[int, Any] = {0: torch.export.Dim("batch")}
+    inputs = example(model, 2)
+    if model.modality == "text":
+        marks[1] = torch.export.Dim("length")
+        lengths = (max(2, inputs.shape[1] - 11), 1)
+        others = [example(model, 3, lengths[0], seed=1), example(model, 1, lengths[1], seed=2)]
+        return ["batch", "length"], marks, inputs, others
+    if dynamic == "batch":
+        return ["batch"], marks, inputs, [example(model, 3, seed=1), example(model, 1, seed=2)]
+    marks |= {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    stride, (height, width) = model.feature_info[-1]["reduction"], inputs.shape[2:]
+    larger = example(model, 3, (height + stride, width + 2 * stride), seed=1)
+    return ["batch", "height", "width"], marks, inputs, [larger, example(model, 1, seed=2)]
+
+
+def _traced(model: Model, inputs: Tensor, marks: dict[int, Any]) -> Any:
+    """The ONNX protocol buffer; CannotExport where a part cannot be traced."""
+    names = None if model.resolved["head"]["kind"] == "features" else ["scores"]
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                _Only(model), (inputs,), dynamo=True, dynamic_shapes=(marks,), input_names=["inputs"],
+                output_names=names, verbose=False,
+            )  # fmt: skip
+            assert program is not None
+            return program.model_proto
+    except FormeryError:
+        raise
+    except (
+        Exception
+    ) as error:  # exporters raise kinds of their own, or whatever the model's code made them stumble over
+        raise CannotExport(f"{model.name} cannot be traced: {_reason(error)}") from error
+
+
+def _difference(model: Model, exported: OnnxModel, inputs: Tensor, tolerance: float) -> tuple[float, float]:
+    """(largest difference, largest output) at these inputs; CannotExport where that is too much."""
+    try:
+        ran = exported(inputs)
+    except CannotRun as error:
+        raise CannotExport(f"the exported {model.name} does not run at {list(inputs.shape)}: {error}") from None
     with torch.no_grad():
         ours = model(inputs)
     pairs = list(zip(ran, ours, strict=True)) if isinstance(ours, list) else [(ran, ours)]
+    for a, b in pairs:
+        if a.shape != b.shape:
+            raise CannotExport(f"the exported {model.name} gives {list(a.shape)} where the model gives {list(b.shape)}")
     worst = max((a.double() - b.double()).abs().max().item() for a, b in pairs)
-    return worst, max(b.abs().max().item() for _, b in pairs)
+    scale = max(b.double().abs().max().item() for _, b in pairs)
+    if not worst <= tolerance * max(scale, 1e-6):  # nan is no agreement either
+        shape = list(inputs.shape)
+        raise CannotExport(f"the exported {model.name} differs by {worst:.2g} at {shape} (outputs reach {scale:.2g})")
+    return worst, scale
 
 
 def _reason(error: BaseException) -> str:
@@ -174,6 +210,18 @@ def _reason(error: BaseException) -> str:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode; every module's own mode is put back afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 @contextmanager

@@ -22,8 +22,7 @@ class _Reader:
     """Calibration batches as onnxruntime asks for them."""
 
     def __init__(self, name: str, batches: Iterable[Tensor]) -> None:
-        self.name, self.batches = name, iter(batches)
-        self.count = 0
+        self.name, self.batches, self.count = name, iter(batches), 0
 
     def get_next(self) -> dict[str, Any] | None:
         batch = next(self.batches, None)

@@ -6,7 +6,9 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,148 +19,225 @@ from torch.nn import functional as F
 from ..errors import BadData, BadFile, BadSpec
 from ..files import atomic
 from ..model import Model
+from . import facts
 from .onnx_model import OnnxModel
 
+Row = dict[str, Any]
 FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+READERS = 4
+"""Threads that decode images."""
 
 
 def open_predictor(path: str | Path) -> Model | OnnxModel:
-    """The saved model in a folder, or an exported one in an .onnx file; BadFile for anything else."""
+    """The saved model in a folder (or in a run's folder), or an exported one in an .onnx file; BadFile for others."""
     path = Path(path)
-    if path.suffix == ".onnx":
+    if path.suffix.lower() == ".onnx":
         return OnnxModel(path)
-    if path.is_dir() and not (path / "config.json").is_file() and (path / "model.onnx").is_file():
-        return OnnxModel(path / "model.onnx")
     if path.is_file():
         raise BadFile(f"{path} is no model; give the folder of a saved model, or an .onnx file")
+    if not (path / "config.json").is_file() and (path / "model" / "config.json").is_file():
+        path = path / "model"
     return Model.from_pretrained(path).eval()
 
 
 def predict(
     model: Model | OnnxModel, source: str | Path, *, batch_size: int = 64, top: int = 1, skip_broken: bool = False
-) -> Iterator[dict[str, Any]]:
-    """Rows of plain data, one a file below `source` (or for that file).
+) -> Iterator[Row]:
+    """Rows of plain data, one a file below `source` (or for that file), in the order of their paths.
 
-    Image classifiers: file, class, probability, and the `top` classes with theirs. Language models: file, bytes, and
-    bits per byte. BadData for a broken file, unless `skip_broken`, which gives a row with the reason.
+    Image classifiers: file, class, probability, and the `top` classes with theirs where more than one is asked for.
+    Language models: file, bytes, and bits per byte, each byte but the first predicted once from at least half a window
+    before it (as `Language` judges). BadData for a broken file, unless `skip_broken`, which gives a row with the
+    reason; BadFile for a model that does not say how it is to be used.
     """
     if batch_size < 1 or top < 1:
         raise BadSpec("batch_size and top are at least 1")
-    facts = model.extra
-    kind = facts.get("task", {}).get("kind", "classify" if "preprocess" in facts else "language")
     path = Path(source)
     if not path.exists():
         raise BadFile(f"{source} does not exist")
+    kind = facts.kind_of(model.extra)
     if kind == "language":
-        return _language(model, path, facts)
-    if "preprocess" not in facts or "classes" not in facts:
-        raise BadFile(
-            "this model carries no classes and preprocessing; save it with extra={'classes': ..., 'preprocess': ...}"
-        )
-    return _classes(model, path, facts, batch_size, top, skip_broken)
+        if top > 1:
+            raise BadSpec("top goes with classes; this is a language model")
+        return _texts(model, path, facts.read(facts.TextFacts, model.extra), batch_size, skip_broken)
+    if kind != "classify":
+        raise BadFile(f"this model was trained for {kind!r}; predict knows classify and language")
+    known = facts.read(facts.ImageFacts, model.extra)
+    if top > len(known.classes):
+        raise BadSpec(f"top is at most {len(known.classes)}, the number of classes, got {top}")
+    return _images(model, path, known, batch_size, top, skip_broken)
 
 
-def _files(path: Path) -> list[Path]:
-    from ..data.folders import walk
-
-    return list(walk(path)) if path.is_dir() else [path]
+# ------------------------------------------------------------------------------------------------ images
 
 
-def _classes(
-    model: nn.Module, path: Path, facts: Mapping[str, Any], batch_size: int, top: int, skip_broken: bool
-) -> Iterator[dict[str, Any]]:
+def _images(
+    model: nn.Module, path: Path, known: facts.ImageFacts, batch_size: int, top: int, skip_broken: bool
+) -> Iterator[Row]:
     from ..data import load_image
-    from ..data.folders import is_image
+    from ..data.folders import is_image, walk
 
-    files = [file for file in _files(path) if path.is_file() or is_image(file)]
+    files = [file for file in walk(path) if is_image(file)] if path.is_dir() else [path]
     if not files:
         raise BadData(f"{path} holds no images")
-    top = min(top, len(facts["classes"]))
-    for start in range(0, len(files), batch_size):
-        images: list[Tensor | str] = []
-        for file in files[start : start + batch_size]:
-            try:
-                images.append(load_image(file, facts["preprocess"]))
-            except BadData as error:
-                if not skip_broken:
-                    raise
-                images.append(str(error))
-        good = [image for image in images if isinstance(image, Tensor)]
-        scores = iter(_scores(model, torch.stack(good)).softmax(-1)) if good else iter(())
-        for file, image in zip(files[start : start + batch_size], images, strict=True):
-            yield _row(file, next(scores), facts["classes"], top) if isinstance(image, Tensor) else _failed(file, image)
+    preprocess = known.preprocess.model_dump()
+
+    def read(file: Path) -> Tensor | BadData:
+        try:
+            return load_image(file, preprocess)
+        except BadData as error:
+            return error
+
+    with ThreadPoolExecutor(READERS) as pool:
+        for start in range(0, len(files), batch_size):
+            chosen = files[start : start + batch_size]
+            images = list(pool.map(read, chosen))
+            if not skip_broken:
+                for image in images:
+                    if isinstance(image, BadData):
+                        raise image
+            good = [image for image in images if isinstance(image, Tensor)]
+            chances = iter(_chances(model, torch.stack(good), len(known.classes)) if good else ())
+            for file, image in zip(chosen, images, strict=True):
+                if isinstance(image, BadData):
+                    yield {"file": str(file), "class": None, "probability": None, "error": str(image)}
+                else:
+                    yield _row(file, next(chances), known.classes, top)
+
+
+def _chances(model: nn.Module, images: Tensor, num_classes: int) -> Tensor:
+    """(N, classes) probabilities; BadFile where the model has other outputs than it says, or no numbers."""
+    scores = _scores(model, images)
+    if scores.shape != (len(images), num_classes):
+        raise BadFile(f"the model gives {list(scores.shape[1:])} scores an image, but names {num_classes} classes")
+    if not scores.isfinite().all():
+        raise BadFile("the model's scores are no finite numbers; it is damaged, or was not trained to the end")
+    return scores.softmax(-1)
 
 
 def _scores(model: nn.Module, inputs: Tensor) -> Tensor:
-    with torch.no_grad():
-        return model(inputs).float()
+    with torch.inference_mode():
+        found: Tensor = model(inputs)
+    return found.float()
 
 
-def _row(file: Path, probabilities: Tensor, classes: Sequence[str], top: int) -> dict[str, Any]:
-    chances, indices = probabilities.topk(top)
+def _row(file: Path, chances: Tensor, classes: Sequence[str], top: int) -> Row:
+    values, indices = chances.topk(top)
     best = [
-        {"class": classes[i], "probability": round(p, 6)}
-        for p, i in zip(chances.tolist(), indices.tolist(), strict=True)
+        {"class": classes[index], "probability": round(value, 6)}
+        for value, index in zip(values.tolist(), indices.tolist(), strict=True)
     ]
     return {"file": str(file), **best[0]} | ({"top": best} if top > 1 else {})
 
 
-def _failed(file: Path, reason: str) -> dict[str, Any]:
-    return {"file": str(file), "class": None, "probability": None, "error": reason}
+# ------------------------------------------------------------------------------------------------ texts
 
 
-def _language(model: nn.Module, path: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _texts(model: nn.Module, path: Path, known: facts.TextFacts, batch_size: int, skip_broken: bool) -> Iterator[Row]:
     from ..data.decode import read_bytes
+    from ..data.folders import walk
+    from ..data.texts import refuse
 
-    length = int(facts.get("task", {}).get("length", 256))
-    files = _files(path)
+    files = list(walk(path)) if path.is_dir() else [path]
     if not files:
         raise BadData(f"{path} holds no files")
     for file in files:
-        text = read_bytes(file)
-        if len(text) < 2:
-            raise BadData(f"{file} holds {len(text)} bytes; at least 2 are needed, one to see and one to predict")
-        bits = _bits(model, torch.tensor(list(text)), length)
+        try:
+            refuse([file])
+            text = read_bytes(file)
+            if len(text) < 2:
+                raise BadData(f"{file} has {len(text)} bytes; at least 2 are needed, one to see and one to predict")
+        except BadData as error:
+            if not skip_broken:
+                raise
+            yield {"file": str(file), "bytes": None, "bits_per_byte": None, "error": str(error)}
+            continue
+        bits = bits_of(model, torch.frombuffer(bytearray(text), dtype=torch.uint8), known.task.length, batch_size)
         yield {"file": str(file), "bytes": len(text), "bits_per_byte": round(bits / (len(text) - 1), 6)}
 
 
-def _bits(model: nn.Module, tokens: Tensor, length: int) -> float:
-    """Bits of all tokens but the first, each predicted once, from at least half a window where there is that much."""
-    stride, nats, done = max(1, length // 2), 0.0, 1
-    while done < len(tokens):
-        end = min(done + stride, len(tokens))
-        start = max(0, end - 1 - length)
-        scores = _scores(model, tokens[None, start : end - 1])[0]
-        fresh = slice(done - 1 - start, None)
-        nats += F.cross_entropy(scores[fresh], tokens[done:end], reduction="sum").item()
-        done = end
+def bits_of(model: nn.Module, text: Tensor, length: int, batch_size: int = 64) -> float:
+    """Bits of all bytes of `text` (uint8, at least 2) but the first, each predicted once.
+
+    Windows of `length` overlap by half, so that every byte is seen with at least half a window before it, where there
+    is that much: what `Language.evaluate` does, for a text that stands alone.
+    """
+    stride, num = max(1, length // 2), len(text)
+    spans = []
+    for first in range(1, num, stride):
+        end = min(first + stride, num)
+        spans.append((max(0, end - 1 - length), first, end))
+    nats = 0.0
+    for _, alike in groupby(spans, key=lambda span: (span[2] - span[0], span[2] - span[1])):
+        group = list(alike)
+        for at in range(0, len(group), batch_size):
+            nats += _nats(model, text, group[at : at + batch_size])
+    if not math.isfinite(nats):
+        raise BadFile("the model's scores are no finite numbers; it is damaged, or was not trained to the end")
     return nats / math.log(2)
 
 
-def write(rows: Iterator[dict[str, Any]], out: str | Path) -> int:
+def _nats(model: nn.Module, text: Tensor, spans: list[tuple[int, int, int]]) -> float:
+    """Of windows of one shape: (start of what is seen, first byte that counts, end)."""
+    seen = torch.stack([text[start : end - 1] for start, _, end in spans]).long()
+    wanted = torch.stack([text[first:end] for _, first, end in spans]).long()
+    scores = _scores(model, seen)[:, -wanted.shape[1] :]
+    return F.cross_entropy(scores.flatten(0, 1), wanted.flatten(), reduction="none").double().sum().item()
+
+
+# ------------------------------------------------------------------------------------------------ writing
+
+
+def write(rows: Iterable[Row], out: str | Path, *, top: int = 1) -> int:
     """Write rows as CSV or JSON lines, by the name of `out`; returns how many. Whole or not at all."""
     kind = FORMATS.get(Path(out).suffix.lower())
     if kind is None:
         raise BadSpec(f"{out}: predictions are written as .csv or .jsonl")
     count = 0
-    with atomic(out) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-        for line in lines(rows, kind):
-            file.write(line)
+
+    def counted() -> Iterator[Row]:
+        nonlocal count
+        for row in rows:
             count += 1
-    return count - (kind == "csv")
+            yield row
+
+    # A name of a file need not be text in any encoding; what is none is written with escapes.
+    with atomic(out) as temporary, open(
+        temporary, "w", encoding="utf-8", errors="backslashreplace", newline=""
+    ) as file:  # fmt: skip
+        for line in lines(counted(), kind, top=top):
+            file.write(line)
+    return count
 
 
-def lines(rows: Iterator[dict[str, Any]], kind: str) -> Iterator[str]:
-    """Text of the rows, line by line; CSV begins with its header and puts what is nested into JSON."""
-    header: list[str] | None = None
+def lines(rows: Iterable[Row], kind: str, *, top: int = 1) -> Iterator[str]:
+    """Text of the rows, line by line, as `csv` or `jsonl`.
+
+    CSV begins with a header; the classes after the likeliest have columns of their own (class_2, probability_2, ...),
+    and the last column says why a file has no prediction.
+    """
+    header: list[str] = []
     for row in rows:
         if kind == "jsonl":
             yield json.dumps(row, ensure_ascii=False) + "\n"
             continue
-        if header is None:
-            header = [*row, *(() if "error" in row or "bits_per_byte" in row else ("error",))]
+        if not header:
+            header = _header(row, top)
             yield _csv(header)
-        yield _csv([json.dumps(row[k]) if isinstance(row.get(k), list | dict) else row.get(k, "") for k in header])
+        flat = _flat(row)
+        yield _csv([flat.get(column) for column in header])
+
+
+def _header(row: Row, top: int) -> list[str]:
+    if "bits_per_byte" in row:
+        return ["file", "bytes", "bits_per_byte", "error"]
+    more = [f"{name}_{place}" for place in range(2, top + 1) for name in ("class", "probability")]
+    return ["file", "class", "probability", *more, "error"]
+
+
+def _flat(row: Row) -> Row:
+    best = row.get("top", [])
+    return row | {f"{name}_{place}": entry[name] for place, entry in enumerate(best, 1) for name in entry}
 
 
 def _csv(cells: Sequence[Any]) -> str:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..data import open_data
-from ..tasks import task_of
+from ..files import atomic
+from ..model import Model
+from ..tasks.task import Task
+from .given import open_for, task_for
 from .int8 import quantise
 from .onnx_model import OnnxModel
 
@@ -29,20 +33,25 @@ def calibration(data: Any, task: Any) -> Iterator[Tensor]:
     return iter(sample.split(BATCH))
 
 
-def ship_int8(model: nn.Module, onnx: str | Path, out: str | Path, source: Any, max_drop: float) -> dict[str, Any]:
-    """Quantise the exported `onnx`, judge it on the validation part of `source`, keep it at `out` if it costs at most
-    `max_drop` points of the score. Returns scores and sizes; `shipped` says whether it was kept."""
-    data = open_data(source) if isinstance(source, str | Path) else source
-    extra = getattr(model, "extra", {})
-    task = task_of(extra.get("task", data.task))
-    quantise(onnx, out, calibration(data, task))
-    before = task.evaluate(OnnxModel(onnx), data, "validation")[task.metric]
-    after = task.evaluate(OnnxModel(out), data, "validation")[task.metric]
-    lost = points_lost(task, float(before), float(after))
-    shipped = lost <= max_drop
-    size = Path(out).stat().st_size
-    if not shipped:
-        Path(out).unlink()
+def ship_int8(model: Model, onnx: str | Path, out: str | Path, source: Any, max_drop: float) -> dict[str, Any]:
+    """Quantise the exported `onnx`, judge it on the validation part of `source`, and write it to `out` if it costs at
+    most `max_drop` points of the score.
+
+    Returns scores and sizes; `shipped` says whether it was written. BadData where the model was not trained for these.
+    """
+    data = open_for(model, source)
+    task: Task = task_for(model, data)
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder) / "int8.onnx"
+        quantise(onnx, draft, calibration(data, task))
+        before = float(task.evaluate(OnnxModel(onnx), data, "validation")[task.metric])
+        after = float(task.evaluate(OnnxModel(draft), data, "validation")[task.metric])
+        lost = points_lost(task, before, after)
+        size = draft.stat().st_size
+        shipped = lost <= max_drop
+        if shipped:
+            with atomic(out) as temporary:
+                shutil.copyfile(draft, temporary)
     return {
         "metric": task.metric, "before": before, "score": after, "points_lost": lost, "max_drop": max_drop,
         "shipped": shipped, "bytes": size,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from .. import rewrites
-from ..data import open_data
+from ..errors import BadSpec
 from ..model import Model
-from ..tasks import task_of
+from .given import open_for, task_for
 from .ship import calibration, points_lost
 
 
@@ -16,23 +16,24 @@ def shrink(
 ) -> dict[str, Any]:
     """Rewrite `model` in place: drop `drop` units by calibration on the training part of `source`, then fold.
 
-    Returns the rewrites' reports and, with data, the validation score before and after.
+    Returns the rewrites' reports and, with data, the validation score before and after and the points between them.
     """
-    result: dict[str, Any] = {"rewrites": []}
-    data: Any = None
-    batches, task = None, None
-    if source is not None:
-        data = open_data(source) if isinstance(source, str) else source
-        task = task_of(model.extra.get("task", data.task))
-        task.check(data)
-        batches = list(calibration(data, task))
-        before = task.evaluate(model, data, "validation")[task.metric]
-    if drop:
-        result["rewrites"].append(rewrites.apply(model, "drop", batches, unit=unit, count=drop)[2])
-    if fold:
-        result["rewrites"].append(rewrites.apply(model, "fold", batches)[2])
-    if task is not None:
-        after = task.evaluate(model, data, "validation")[task.metric]
-        lost = points_lost(task, float(before), float(after))
-        result |= {"metric": task.metric, "before": before, "after": after, "points_lost": lost}
-    return result
+    if drop and source is None:
+        raise BadSpec("drop looks at data; give a source")
+    if source is None:
+        return {"rewrites": [_fold(model, None)] if fold else []}
+    data = open_for(model, source)
+    task = task_for(model, data)
+    batches = list(calibration(data, task))
+    before = float(task.evaluate(model, data, "validation")[task.metric])
+    reports = [rewrites.apply(model, "drop", batches, unit=unit, count=drop)[2]] if drop else []
+    reports += [_fold(model, batches)] if fold else []
+    after = float(task.evaluate(model, data, "validation")[task.metric])
+    return {
+        "rewrites": reports, "metric": task.metric, "before": before, "after": after,
+        "points_lost": points_lost(task, before, after),
+    }  # fmt: skip
+
+
+def _fold(model: Model, batches: Any) -> dict[str, Any]:
+    return rewrites.apply(model, "fold", batches)[2]
