@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..model import Model
 from .settings import Settings
 
 RACE_SHARE, FINAL_SHARE, HEAL_SHARE = 0.3, 0.5, 0.06
@@ -19,7 +17,7 @@ NUM_RUNGS = 3
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Habits:
     """How candidates for these data are trained."""
 
     batch_size: int
@@ -48,14 +46,14 @@ class Recipe:
         )
 
 
-def recipe(data: Any) -> Recipe:
+def habits(data: Any) -> Habits:
     """What works for data of this kind and size."""
     if data.modality == "image":
-        return Recipe(batch_size=64, learning_rate=2e-3, weight_decay=0.05, label_smoothing=0.1)
+        return Habits(batch_size=64, learning_rate=2e-3, weight_decay=0.05, label_smoothing=0.1)
     small = data.num_bytes("train") < 200_000
     longest = max(8, min(data.num_bytes("train"), data.num_bytes("validation")) // 4)
     length = min(128 if small else 256, longest)
-    return Recipe(batch_size=16, learning_rate=2e-3, weight_decay=0.1, length=length)
+    return Habits(batch_size=16, learning_rate=2e-3, weight_decay=0.1, length=length)
 
 
 def natural_steps(data: Any, effort: float) -> int:
@@ -87,20 +85,3 @@ def final_steps(step_seconds: float | None, settings: Settings, data: Any) -> in
     if settings.minutes is None or step_seconds is None:
         return natural_steps(data, settings.effort)
     return max(20, int(FINAL_SHARE * 60 * settings.minutes / step_seconds))
-
-
-def seconds_a_step(model: Model, data: Any, task: Any, batch_size: int, *, warm: int = 2, runs: int = 5) -> float:
-    """Median time of one training step, forward, backward and update."""
-    import torch
-
-    model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
-    times = []
-    for step in range(warm + runs):
-        start = time.perf_counter()
-        loss = task.loss(model, task.train_batch(data, step, batch_size))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[warm:])

@@ -21,7 +21,9 @@ from ..runtime.onnx_model import OnnxModel
 from ..runtime.ship import points_lost, ship_int8
 from ..saving import formery_version
 from ..tasks import task_of
-from ..training import arithmetic, facts, train
+from ..training import TrainConfig, arithmetic, facts, train
+from ..training.plan import seconds_per_step
+from ..training.start import fresh_model
 from . import budget, latency
 from .candidates import Candidate, propose
 from .journal import Journal, plain
@@ -58,9 +60,9 @@ class Fit:
         self.settings, self.out, self.say, self.quiet = settings, out, say, quiet
         options = {} if settings.image_size is None else {"image_size": settings.image_size}
         self.data: Any = open_data(source, task=settings.task, seed=settings.seed, **options)
-        self.recipe = budget.recipe(self.data)
-        self.task = task_of(self.recipe.task(self.data.task) if self.data.task == "language" else {
-            "kind": self.data.task, "label_smoothing": self.recipe.label_smoothing})  # fmt: skip
+        self.habits = budget.habits(self.data)
+        self.task = task_of(self.habits.task(self.data.task) if self.data.task == "language" else {
+            "kind": self.data.task, "label_smoothing": self.habits.label_smoothing})  # fmt: skip
         self.journal = Journal(out / "work" / "journal")
         self.candidates: dict[str, Candidate] = {}
         self.specs: dict[str, dict[str, Any]] = {}
@@ -120,10 +122,7 @@ class Fit:
 
     def fresh(self, name: str) -> Model:
         """A candidate with its initial weights, the same each time."""
-        torch.manual_seed(self.settings.seed)
-        model = Model(self.specs[name])
-        model.init_weights(None)
-        return model
+        return fresh_model(self.specs[name], seed=self.settings.seed)
 
     def _within_bounds(self) -> list[str]:
         """Candidates within the bounds on parameters and latency, measured once."""
@@ -148,7 +147,7 @@ class Fit:
         return field
 
     def _length(self) -> int | None:
-        return self.recipe.length
+        return self.habits.length
 
     def _race(self, field: list[str]) -> list[dict[str, Any]]:
         """Rounds of the race as plain data."""
@@ -168,11 +167,12 @@ class Fit:
         return plain([{"steps": r.steps, "results": r.results, "kept": r.kept} for r in rounds])
 
     def _seconds_a_step(self, name: str) -> float:
-        return budget.seconds_a_step(self.fresh(name), self.data, self.task, self.recipe.batch_size)
+        config = TrainConfig.of(self.habits.config(100, self.settings.seed))
+        return seconds_per_step(self.fresh(name), self.data, self.task, config)
 
     def _run_up(self, name: str, until: int, last: int) -> dict[str, Any]:
         model = self.fresh(name)
-        config = self.recipe.config(last, self.settings.seed) | {"eval_every": last}
+        config = self.habits.config(last, self.settings.seed) | {"eval_every": last}
         train(
             model, self.data, self.task, config, folder=self.out / "work" / "race" / name, resume=True,
             until=until, quiet=True,
@@ -190,7 +190,7 @@ class Fit:
         def make() -> dict[str, Any]:
             model = self.fresh(winner)
             result = train(
-                model, self.data, self.task, self.recipe.config(steps, self.settings.seed, judgements=25),
+                model, self.data, self.task, self.habits.config(steps, self.settings.seed, judgements=25),
                 folder=self.out / "work" / "training", resume=True, quiet=self.quiet,
             )  # fmt: skip
             model.extra = self.task.extra(self.data)

@@ -1,36 +1,29 @@
-"""Latencies of candidates, interleaved so that their order holds on a noisy machine."""
+"""What candidates cost: parameters, and the time of one item, models taking turns."""
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-ROUNDS, WARM = 25, 3
+from ..measure import Work, compare, count_parameters, latency
+
+SECONDS, LEAST, MOST = 0.4, 7, 25
+"""Of timing a model, and its fewest and most rounds."""
 
 
 def table(models: Mapping[str, nn.Module], inputs: Callable[[Any], Tensor]) -> dict[str, dict[str, Any]]:
-    """Parameters and median milliseconds of one item, by name; the models take turns."""
-    given = {name: inputs(model) for name, model in models.items()}
-    times: dict[str, list[float]] = {name: [] for name in models}
-    with torch.inference_mode():
-        for turn in range(WARM + ROUNDS):
-            for name, model in models.items():
-                start = time.perf_counter()
-                model(given[name])
-                if turn >= WARM:
-                    times[name].append(time.perf_counter() - start)
+    """Parameters and median milliseconds of one item, by name; interleaved, so that their order holds under noise."""
+    works = {name: Work(partial(model, inputs(model)), model=model) for name, model in models.items()}
+    found = compare(works, seconds=SECONDS * len(works), least=LEAST, most=MOST, shares=False)
     return {
-        name: {"params": sum(p.numel() for p in model.parameters()), "latency_ms": 1e3 * statistics.median(times[name])}
+        name: {"params": count_parameters(model).total, "latency_ms": 1e3 * found[name].timing.median}
         for name, model in models.items()
     }
 
 
 def milliseconds(model: nn.Module, inputs: Tensor) -> float:
     """Median milliseconds of one forward."""
-    found: float = table({"model": model}, lambda _: inputs)["model"]["latency_ms"]
-    return found
+    return 1e3 * latency(partial(model, inputs), seconds=SECONDS, least=LEAST, most=MOST).median

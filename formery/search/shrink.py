@@ -76,7 +76,7 @@ def _drop(fit: Fit, number: int, before: dict[str, Any], first: dict[str, Any], 
     metrics = fit.task.evaluate(model, fit.data, "validation")
     healed = False
     if not _within(fit, first, metrics):
-        config = fit.recipe.config(heal, fit.settings.seed, judgements=4)
+        config = fit.habits.config(heal, fit.settings.seed, judgements=4)
         config |= {"learning_rate": config["learning_rate"] / 4}
         result = train(
             model, fit.data, fit.task, config, folder=fit.out / "work" / f"heal{number}", resume=True, quiet=True

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import nn
 
 from ..create import create_model
 
@@ -26,18 +25,6 @@ def fresh_model(spec: Mapping[str, Any], *, seed: int = 0, init: Init = "fan_in"
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         model = create_model(spec)
-        if isinstance(init, float):
-            model.init_weights(init)
-        elif init == "fan_in":
-            fan_in(model)
+        if init is not None:
+            model.init_weights(None if init == "fan_in" else init)
     return model
-
-
-@torch.no_grad()
-def fan_in(model: nn.Module) -> None:
-    """Linears and convolutions: truncated normal of deviation 1/sqrt(number of inputs), zero biases."""
-    for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
-            nn.init.trunc_normal_(module.weight, std=module.weight[0].numel() ** -0.5)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)

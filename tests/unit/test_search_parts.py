@@ -40,7 +40,7 @@ def test_candidates_for_images_of_any_size_build_and_run(side: int) -> None:
 @pytest.mark.parametrize("num_bytes", [3_000, 300_000])
 def test_candidates_for_text_are_causal_and_stream(num_bytes: int) -> None:
     data = TextData(bytes(range(32, 127)) * (num_bytes // 95))
-    recipe = budget.recipe(data)
+    recipe = budget.habits(data)
     task = task_of(recipe.task("language"))
     found = propose(data)
     assert len(found) >= 6
@@ -132,7 +132,7 @@ def test_budgets_follow_from_data_or_from_minutes() -> None:
 
 def test_streaming_candidates_agree_with_their_whole() -> None:
     data = TextData(bytes(range(32, 127)) * 50)
-    task = task_of(budget.recipe(data).task("language"))
+    task = task_of(budget.habits(data).task("language"))
     candidate = next(c for c in propose(data) if c.name == "delta3_attention")
     model = Model(task.fit_spec(candidate.spec, data)).eval()
     ids = torch.randint(0, 256, (2, 12))
