@@ -21,6 +21,7 @@ from .parts.heads.next_token import NextToken
 from .parts.mixers.mixer import Mixer
 from .parts.norms.norm import Norm
 from .parts.part import Part
+from .parts.positions.position import Position
 from .parts.stems.stem import Stem
 from .parts.stems.tokens import Tokens
 from .spec import Node, Place, build, count, override, resolve
@@ -244,6 +245,12 @@ class Model(nn.Module):
         """State of `batch` streams that have seen nothing, for at most `capacity` tokens each (padding included)."""
         if not self.head.causal:
             raise CannotRun(f"{self.name} does not stream: its head does not predict tokens in order")
+        for path, part in self.named_modules():
+            if isinstance(part, Position) and part.longest is not None and capacity > part.longest:
+                raise CannotRun(
+                    f"{path}: the positions end at {part.longest} tokens, a capacity of {capacity} is too large; "
+                    f"ask for {part.longest} or set a larger length"
+                )
         parts = State()
         for path, mixer in self.mixers():
             if mixer.streams != "any" or mixer.causal == "never":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import prod
 from typing import ClassVar
 
 import torch
@@ -29,6 +28,7 @@ class Learned(Position):
     def __init__(self, dim: int, *, prefix: int = 0, std: float = 0.02, grid: tuple[int, ...]) -> None:
         super().__init__()
         self.grid = grid
+        self.longest = grid[0] if len(grid) == 1 else None
         self.table = nn.Parameter(torch.empty(*grid, dim))
         self.prefix = nn.Parameter(torch.empty(prefix, dim)) if prefix else None
         for tensor in (self.table, self.prefix):
@@ -52,13 +52,23 @@ class Learned(Position):
         if ctx.prefix:
             front = x[:, : ctx.prefix] if self.prefix is None else x[:, : ctx.prefix] + self.prefix
             return torch.cat([front, self._along_sequence(x[:, ctx.prefix :], ctx.but(prefix=0))], dim=1)
+        if not torch.compiler.is_compiling() and not x.is_meta:
+            self._check_reach(x.shape[1], ctx)
         if ctx.positions is not None:
-            return x + self.table[ctx.positions.clamp(max=self.grid[0] - 1)]
+            return x + self.table[ctx.positions]
         if ctx.bounds is not None:
             steps = torch.arange(x.shape[1], device=x.device)
             return x + self.table[steps - ctx.bounds[torch.bucketize(steps, ctx.bounds[1:], right=True)]]
-        if not torch.compiler.is_compiling() and x.shape[1] > prod(self.grid):
-            raise CannotRun(
-                f"the learned positions end at {self.grid[0]} tokens, got {x.shape[1]}; set a larger length"
-            )
         return x + self.table[: x.shape[1]]
+
+    def _check_reach(self, length: int, ctx: Context) -> None:
+        """CannotRun where a token stands beyond the table: in the text, in its stream, or in its packed sequence."""
+        if ctx.positions is not None:
+            first, last = (int(end) for end in ctx.positions.aminmax()) if ctx.positions.numel() else (0, -1)
+            if first < 0:
+                raise CannotRun(f"positions are 0 or more, got {first}")
+            length = last + 1
+        elif ctx.bounds is not None:
+            length = int(ctx.bounds.diff().max()) if len(ctx.bounds) > 1 else 0
+        if length > self.grid[0]:
+            raise CannotRun(f"the learned positions end at {self.grid[0]} tokens, got {length}; set a larger length")

@@ -14,6 +14,8 @@ class Position(Part):
     """Tells tokens where they are: added to tokens (B, *grid, C), or turning queries and keys (B, H, L, D)."""
 
     acts_on: ClassVar[Literal["tokens", "queries and keys"]] = "tokens"
+    longest: int | None = None
+    """How many tokens of a text it has places for; None where there is no end."""
 
     def forward(self, x: Tensor, ctx: Context = NOTHING) -> Tensor:
         raise NotImplementedError

@@ -1,0 +1,63 @@
+"""A learned table of positions has an end, and nobody goes beyond it unseen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from formery.context import Context
+from formery.errors import CannotRun
+from formery.model import Model
+
+SPEC: dict[str, Any] = {
+    "stem": {"kind": "tokens", "dim": 8, "vocab": 16, "length": 6},
+    "body": {"kind": "stack", "depth": 1, "mixer": {"kind": "attention", "heads": 2}, "position": "learned"},
+    "head": {"kind": "next_token"},
+}
+
+
+@pytest.fixture
+def model() -> Model:
+    return Model(SPEC).eval()
+
+
+def tokens(length: int, rows: int = 1) -> torch.Tensor:
+    return torch.arange(rows * length).view(rows, length) % 16
+
+
+def test_whole_texts_padded_rows_and_packed_sequences_end_with_the_table(model: Model) -> None:
+    real = torch.zeros(2, 7, dtype=torch.bool)
+    cases = {
+        "text": (tokens(7), Context()),
+        "padded": (tokens(7, 2), Context(padding=real)),
+        "packed": (tokens(9), Context(bounds=torch.tensor([0, 2, 9]))),
+        "placed": (tokens(2), Context(positions=torch.tensor([[0, 6]]))),
+    }
+    for inputs, ctx in cases.values():
+        with pytest.raises(CannotRun, match="the learned positions end at 6 tokens, got 7; set a larger length"):
+            model(inputs, ctx=ctx)
+    with pytest.raises(CannotRun, match="positions are 0 or more, got -1"):
+        model(tokens(2), ctx=Context(positions=torch.tensor([[-1, 0]])))
+
+
+def test_what_fits_runs(model: Model) -> None:
+    padding = torch.zeros(1, 9, dtype=torch.bool)
+    padding[:, :3] = True
+    whole = model(tokens(9)[:, 3:])
+    assert torch.allclose(model(tokens(9), ctx=Context(padding=padding))[:, 3:], whole, atol=1e-6)
+    assert model(tokens(12), ctx=Context(bounds=torch.tensor([0, 6, 12]))).shape == (1, 12, 16)
+
+
+def test_a_stream_is_no_longer_than_the_table(model: Model) -> None:
+    with pytest.raises(CannotRun, match=r"body\.position: the positions end at 6 tokens, a capacity of 7 is too large"):
+        model.new_state(1, 7)
+    state = model.new_state(1, 6)
+    assert torch.allclose(
+        torch.cat([model(tokens(6)[:, :4], state=state), model(tokens(6)[:, 4:], state=state)], 1),
+        model(tokens(6)),
+        atol=1e-6,
+    )
+    with pytest.raises(CannotRun, match="got 8"):
+        model(tokens(1), state=model.new_state(1, 6), ctx=Context(positions=torch.tensor([[7]])))
