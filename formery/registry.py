@@ -79,6 +79,8 @@ def nearest(name: str, names: Iterable[str], most: int = 12) -> str:
 
 def find(role: str, name: str) -> Any:
     """The class registered as `name`; UnknownName, with the nearest names, where there is none."""
+    if role not in UNIONS and role not in HOMES:
+        raise UnknownName(f"no role is called {role!r}; {nearest(role, HOMES)}")
     target: str | type | EntryPoint | None = None
     for member in UNIONS.get(role, (role,)):
         target = target or _registered.get((member, name)) or _own(member).get(name) or _foreign(member).get(name)

@@ -29,20 +29,20 @@ M = TypeVar("M", bound="Model")
 
 
 class _NoDraws(TorchFunctionMode):
-    """Leaves out the initialisations of `torch.nn.init` and normal draws."""
+    """Leaves out the initialisations of `torch.nn.init`, and draws."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if getattr(func, "__module__", None) == "torch.nn.init":
             return kwargs["tensor"] if "tensor" in kwargs else args[0]
-        return args[0] if func is Tensor.normal_ else func(*args, **kwargs)
+        return args[0] if func in (Tensor.normal_, Tensor.uniform_) else func(*args, **kwargs)
 
 
 @contextmanager
 def blank() -> Iterator[None]:
     """Models built inside stand on the meta device: shapes without memory, in milliseconds.
 
-    Nothing is drawn for them; drawing on meta would take nothing either, but first seconds to import torch's compiler.
+    Nothing is drawn for them; that would take no time on meta either, but makes torch import its compiler, for seconds.
     """
     with torch.device("meta"), _NoDraws():
         yield

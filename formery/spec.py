@@ -407,9 +407,12 @@ def from_pairs(pairs: Sequence[str]) -> Node:
         path, equals, text = pair.partition("=")
         if not equals or not path.strip():
             raise BadSpec(f"an override is written PATH=VALUE, got {pair!r}")
-        if path in changes:
+        if (path := path.strip()) in changes:
             raise BadSpec(f"override {path!r} is given twice; keep one")
-        changes[path.strip()] = from_yaml(text)
+        try:
+            changes[path] = from_yaml(text)
+        except BadSpec as error:
+            raise BadSpec(f"{path}: {error}") from None
     return changes
 
 

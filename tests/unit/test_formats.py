@@ -58,7 +58,8 @@ def test_any_reader_of_yaml_reads_the_same(value: object) -> None:
     [
         ("1e-5", 1e-5), ("1E5", 1e5), ("-.5", -0.5), ("1.", 1.0), ("3", 3), ("-3", -3), ("010", 10), ("1_000", "1_000"),
         ("no", "no"), ("on", "on"), ("y", "y"), ("true", True), ("FALSE", False), ("null", None), ("~", None),
-        ("", None), ("'no'", "no"), ("'1e-5'", "1e-5"), ("1:30", "1:30"), ("2001-01-01", "2001-01-01"), ("0x1F", "0x1F"),
+        ("", None), ("'no'", "no"), ("'1e-5'", "1e-5"),
+        ("1:30", "1:30"), ("2001-01-01", "2001-01-01"), ("0x1F", "0x1F"),
         ("[a, 1, 1.0]", ["a", 1, 1.0]), ("{no: off}", {"no": "off"}), ("a: 1\nb: [x]", {"a": 1, "b": ["x"]}),
     ],
 )  # fmt: skip
@@ -84,7 +85,9 @@ def test_yaml_is_read_as_its_newer_version_means_it(text: str, value: object) ->
         ("a:\n  null: b", "line 2: a mapping's keys are texts, got None; put it in quotes"),
         ("[a, b]: c", "a mapping's keys are texts"),
         ("--- a\n--- b", "not YAML, line 2: but found another document"),
-        ("a: &x [*x]", "not YAML"),
+        ("a: &x [*x]", "line 1: &x: anchors and aliases are not read; write it out"),
+        ("a: 1\nb: *x", "line 2: *x: anchors and aliases are not read; write it out"),
+        ("[" * 100_000, "line 1: nested deeper than 100 levels"),
         ("a: \x01", "not YAML"),
     ],
 )
@@ -93,6 +96,21 @@ def test_yaml_that_is_refused(text: str, message: str) -> None:
         from_yaml(text)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_texts_are_not_endless() -> None:
+    for read in (from_json, from_yaml):
+        with pytest.raises(BadSpec, match="at most 4000000 characters, this text has 4000002"):
+            read('"' + "b" * 4_000_000 + '"')
+
+
+def test_a_few_lines_do_not_grow_into_billions() -> None:
+    lines = [
+        "x0: &x0 [1, 1, 1, 1, 1, 1, 1, 1, 1]",
+        *(f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 9)}]" for i in range(1, 10)),
+    ]
+    with pytest.raises(BadSpec, match="&x0: anchors and aliases"):
+        from_yaml("\n".join(lines))
 
 
 @pytest.mark.parametrize(

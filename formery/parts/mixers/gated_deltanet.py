@@ -61,11 +61,18 @@ class GatedDeltaNet(Mixer):
         self.mixed_widths = (keys, keys, values)
         self.project = Dense(dim, sum(self.widths), bias=False)
         self.conv = nn.Parameter(torch.empty(self.widths[0], conv).uniform_(-(conv**-0.5), conv**-0.5))
-        self.log_rate = nn.Parameter(torch.empty(value_heads).uniform_(1e-4, 16).log())
-        step = torch.empty(value_heads).uniform_(math.log(1e-3), math.log(0.1)).exp().clamp(min=1e-4)
-        self.step_bias = nn.Parameter(step + (-torch.expm1(-step)).log())  # inverse softplus
+        self.log_rate, self.step_bias = (nn.Parameter(torch.empty(value_heads)) for _ in range(2))
+        if not self.log_rate.is_meta:
+            self._draw_rates()
         self.norm = nn.Parameter(torch.ones(value_dim))
         self.out = Dense(values, dim, bias=False)
+
+    @torch.no_grad()
+    def _draw_rates(self) -> None:
+        """Rates up to 16 and steps of 0.001 to 0.1, as Mamba-2 has them (arXiv 2405.21060)."""
+        self.log_rate.uniform_(1e-4, 16).log_()
+        step = torch.empty_like(self.step_bias).uniform_(math.log(1e-3), math.log(0.1)).exp().clamp(min=1e-4)
+        self.step_bias.copy_(step + (-torch.expm1(-step)).log())  # inverse softplus
 
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
         if ctx.bounds is not None:
