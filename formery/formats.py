@@ -14,6 +14,11 @@ from typing import Any
 
 from .errors import BadSpec
 
+LARGEST = 4_000_000
+"""Characters of the longest text that is read: a spec, a recipe, a search space are all far below."""
+DEEPEST = 100
+"""Lists and mappings inside one another, at most."""
+
 
 def to_json(spec: Any) -> str:
     """Indented JSON; BadSpec where a value is not plain data (numbers are finite, keys are texts)."""
@@ -38,6 +43,7 @@ def check_keys(spec: Any) -> None:
 
 def from_json(text: str) -> Any:
     """Plain data from JSON; BadSpec names the line."""
+    _check_length(text)
     try:
         return json.loads(text, object_pairs_hook=_no_twins, parse_constant=finite, parse_float=finite)
     except json.JSONDecodeError as error:
@@ -55,9 +61,14 @@ def to_yaml(spec: Any) -> str:
 
 
 def from_yaml(text: str) -> Any:
-    """Plain data from YAML (1.2's scalars); BadSpec names the line. Runs nothing: tags of objects are refused."""
+    """Plain data from YAML (1.2's scalars); BadSpec names the line.
+
+    Runs nothing: tags of objects are refused. So are anchors and aliases, by which a few lines can stand for billions
+    of values, texts longer than `LARGEST` and nesting deeper than `DEEPEST`.
+    """
     import yaml
 
+    _check_length(text)
     try:
         spec = yaml.load(text, Loader=_dialect()[0])
         to_json(spec)
@@ -69,6 +80,11 @@ def from_yaml(text: str) -> Any:
         where = f", line {mark.line + 1}" if mark else ""
         what = " ".join(str(getattr(error, "problem", None) or error).split())
         raise BadSpec(f"not YAML{where}: {what}") from None
+
+
+def _check_length(text: str) -> None:
+    if len(text) > LARGEST:
+        raise BadSpec(f"a spec has at most {LARGEST} characters, this text has {len(text)}; is it another file?")
 
 
 def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -94,7 +110,22 @@ def _dialect() -> tuple[Any, Any]:
     number = re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?$")
 
     class Loader(yaml.SafeLoader):
-        """SafeLoader whose plain scalars mean what YAML 1.2's core schema says."""
+        """SafeLoader whose plain scalars mean what YAML 1.2's core schema says; a tree without aliases."""
+
+        depth = 0
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+            line = event.start_mark.line + 1
+            if getattr(event, "anchor", None) is not None:
+                sign = "*" if isinstance(event, yaml.AliasEvent) else "&"
+                raise BadSpec(f"line {line}: {sign}{event.anchor}: anchors and aliases are not read; write it out")
+            if self.depth > DEEPEST:
+                raise BadSpec(f"line {line}: nested deeper than {DEEPEST} levels; no spec is")
+            self.depth += 1
+            node = super().compose_node(parent, index)
+            self.depth -= 1
+            return node
 
     class Dumper(yaml.SafeDumper):
         """SafeDumper that quotes whatever YAML 1.1 or 1.2 would take for something other than text."""
