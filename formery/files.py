@@ -18,7 +18,8 @@ from .errors import BadFile, Unwritable
 def atomic(path: str | Path) -> Iterator[Path]:
     """A temporary path (file or folder, whichever the caller makes) that takes the name `path` if the block succeeds.
 
-    Unwritable where the folder cannot be made or written to; after a failure nothing is left behind.
+    A file takes the place of an older one. A folder never does: Unwritable where `path` is a folder that holds anything,
+    or where its own folder cannot be made or written to. After a failure nothing is left behind.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -26,9 +27,11 @@ def atomic(path: str | Path) -> Iterator[Path]:
         raise Unwritable(f"cannot write {path}: it is a device, no file; choose another place")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir() and any(path.iterdir()):
+            raise Unwritable(f"cannot write {path}: it is a folder with files in it; choose another place, or empty it")
         yield temporary
         if path.is_dir() and temporary.is_dir():
-            shutil.rmtree(path)
+            path.rmdir()  # only if it is still empty
         temporary.replace(path)
     except OSError as error:
         raise Unwritable(f"cannot write {path}: {error.strerror or error}; choose another place") from error
