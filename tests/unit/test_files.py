@@ -24,10 +24,14 @@ def test_a_folder_with_files_is_never_replaced(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_fills_up_meanwhile_is_kept(tmp_path: Path) -> None:
-    with pytest.raises(Unwritable), atomic(tmp_path / "out") as temporary:
-        temporary.mkdir()
-        (tmp_path / "out").mkdir()
-        (tmp_path / "out" / "other").write_text("another program's")
+    def write() -> None:
+        with atomic(tmp_path / "out") as temporary:
+            temporary.mkdir()
+            (tmp_path / "out").mkdir()
+            (tmp_path / "out" / "other").write_text("another program's")
+
+    with pytest.raises(Unwritable):
+        write()
     assert [p.name for p in tmp_path.rglob("*")] == ["out", "other"]
 
 
