@@ -237,5 +237,5 @@ def loads_as_model(folder: str | Path) -> bool:
     """Whether a folder holds a formery model's config."""
     try:
         return json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8")).get("library") == "formery"
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return False
