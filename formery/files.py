@@ -18,8 +18,8 @@ from .errors import BadFile, Unwritable
 def atomic(path: str | Path) -> Iterator[Path]:
     """A temporary path (file or folder, whichever the caller makes) that takes the name `path` if the block succeeds.
 
-    A file takes the place of an older one. A folder never does: Unwritable where `path` is a folder with files in it, or
-    where its own folder cannot be made or written to. After a failure nothing is left behind.
+    A file takes the place of an older one. Nothing takes that of a folder with files in it: Unwritable there, and where
+    the folder of `path` cannot be made or written to. After a failure nothing is left behind.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -360,7 +360,10 @@ class Model(nn.Module):
 
     @classmethod
     def from_pretrained(cls, source: str | Path, *, revision: str | None = None) -> Model:
-        """The model saved in a folder, or in a repository of the Hugging Face hub; runs no code from there."""
+        """The model saved in a folder, or in a repository of the Hugging Face hub (`hf-hub:owner/name`).
+
+        Runs no code from there. BadFile says what is missing, altered or damaged.
+        """
         return saving.load(cls, source, revision=revision)
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, commit_message: str = "Upload model") -> str:

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-STRUCTURE = "structure_sha256"
+VOUCHER = "config_sha256"
+"""Where the weights' header has the digest of the config."""
+PREVIOUS = "previous"
+"""Where a config keeps the one before it while the weights are exchanged."""
 M = TypeVar("M", bound="Model")
 
 
@@ -71,7 +74,11 @@ def tensors_of(model: torch.nn.Module) -> dict[str, Tensor]:
 
 
 def save(model: Model, folder: Path) -> None:
-    """Write the two files; Unwritable where that cannot be done. Each has the digest of the other's content."""
+    """Write the two files; Unwritable where that cannot be done. Each has the digest of the other's content.
+
+    Over a saved model, three renames: a config that knows both weights, the weights, the config that knows the new ones
+    alone. Whenever this breaks off, the folder holds the old model or the new one.
+    """
     from safetensors.torch import save_file
 
     config: dict[str, Any] = {
@@ -83,28 +90,55 @@ def save(model: Model, folder: Path) -> None:
         "plans": model.plans,
         "extra": model.extra,
     }
+    voucher = digest_of(config)
     with atomic(folder / WEIGHTS) as temporary:
-        save_file(tensors_of(model), temporary, metadata={"format": "pt", STRUCTURE: structure(config)})
+        save_file(tensors_of(model), temporary, metadata={"format": "pt", VOUCHER: voucher})
         config["sha256"] = sha256(temporary)
+        if before := _saved_before(folder):
+            write_json(folder / CONFIG, config | {PREVIOUS: before})
     write_json(folder / CONFIG, config)
 
 
-def structure(config: Mapping[str, Any]) -> str:
-    """Digest of what a model is built from: head widths, windows, activations are not seen in the tensors' shapes."""
-    what = [config["spec"], config["resolved"], config["plans"]]
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+def digest_of(config: Mapping[str, Any]) -> str:
+    """Digest of a config but for what it says of files; BadSpec where it is no plain data.
+
+    Windows, activations, labels: none of it is seen in the tensors' shapes.
+    """
+    try:
+        content = {key: value for key, value in config.items() if key not in ("sha256", PREVIOUS)}
+        plain = json.loads(json.dumps(content))  # as a reader will have it: numbers as keys are texts then
+    except (TypeError, ValueError) as error:
+        raise BadSpec(f"a model's spec, plans and extra are plain data: {error}") from None
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def _saved_before(folder: Path) -> dict[str, Any] | None:
+    """The config of the model that is saved in a folder, where it is whole."""
+    try:
+        return _vouching(read_config(folder), sha256(folder / WEIGHTS))
+    except (BadFile, OSError):
+        return None
+
+
+def _vouching(config: dict[str, Any], digest: str) -> dict[str, Any] | None:
+    """The config, or the one before it, that was written with the weights of this digest."""
+    before = config.get(PREVIOUS)
+    both = [{key: value for key, value in config.items() if key != PREVIOUS}, before]
+    return next((one for one in both if isinstance(one, dict) and one.get("sha256") == digest), None)
 
 
 def fetch(source: str | Path, revision: str | None = None) -> Path:
-    """The folder `source`, downloaded first where it is `hf-hub:owner/name` or `owner/name` on the hub."""
+    """The folder `source`, downloaded first where it is `hf-hub:owner/name`; a path is never looked for elsewhere."""
     folder = Path(source)
     if folder.is_dir():
         return folder
     text = str(source)
     repo = text.removeprefix("hf-hub:").removeprefix("hf_hub:")
-    if repo == text and (text.count("/") != 1 or text.startswith((".", "/", "~"))):
-        kind = "a file" if folder.exists() else "missing"
-        raise BadFile(f"{source} is {kind}; a saved model is a folder with {CONFIG} and {WEIGHTS}")
+    if repo == text:
+        what = "is a file" if folder.exists() else "does not exist"
+        raise BadFile(
+            f"{source} {what}; a saved model is a folder with {CONFIG} and {WEIGHTS}, or hf-hub:owner/name on the hub"
+        )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -113,7 +147,7 @@ def fetch(source: str | Path, revision: str | None = None) -> Path:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise BadFile(f"no folder {source} here, and the hub did not give it: {first}") from None
+        raise BadFile(f"the hub did not give {source}: {first}") from None
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -125,22 +159,31 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise BadFile(
             f"{folder / CONFIG} has format {config.get('format')!r}, this formery reads {FORMAT}; update formery"
         )
+    _check_entries(config, folder)
+    return config
+
+
+def _check_entries(config: Mapping[str, Any], folder: Path) -> None:
     for key, kind in (("spec", dict), ("resolved", dict), ("plans", list), ("extra", dict), ("sha256", str)):
         if not isinstance(config.get(key), kind):
             raise BadFile(f"{folder / CONFIG} lacks {key!r}; it was edited or is damaged")
-    return config
 
 
 def load(cls: type[M], source: str | Path, *, revision: str | None = None) -> M:
     """Build the spec without memory, replay the plans, take the weights over. BadFile says what is damaged."""
     folder = fetch(source, revision)
-    config, weights = read_config(folder), folder / WEIGHTS
+    newest, weights = read_config(folder), folder / WEIGHTS
     if not weights.is_file():
         raise BadFile(f"{weights} does not exist")
-    if sha256(weights) != config["sha256"]:
+    config = _vouching(newest, sha256(weights))
+    if config is None:
         raise BadFile(f"{weights} is not the file that {CONFIG} was saved with: truncated, altered or exchanged")
-    if read_metadata(weights).get(STRUCTURE) != structure(config):
-        raise BadFile(f"{folder / CONFIG} was edited after saving; save the model again instead")
+    if read_metadata(weights).get(VOUCHER) != digest_of(config):
+        raise BadFile(
+            f"{folder / CONFIG} was edited after saving; put it back, load the model, change that "
+            "(model.extra has its labels) and call save_pretrained"
+        )
+    _check_entries(config, folder)
     try:
         with blank():
             model = cls(config["resolved"])

@@ -155,7 +155,7 @@ def test_missing_files(folder: Path, tmp_path: Path) -> None:
     assert refusal(folder) == f"{folder / CONFIG} does not exist"
     assert not loads_as_model(folder)
     assert refusal(tmp_path / "nothing").startswith(
-        f"{tmp_path / 'nothing'} is missing; a saved model is a folder with"
+        f"{tmp_path / 'nothing'} does not exist; a saved model is a folder with"
     )
     assert refusal(tmp_path / WEIGHTS).startswith(f"{tmp_path / WEIGHTS} is a file; a saved model is a folder with")
 
@@ -186,12 +186,15 @@ def test_configs_that_were_edited(folder: Path, key: str) -> None:
     else:
         changed.append({"kind": "fold"})
     edit(folder, **{key: changed})
-    assert refusal(folder) == f"{folder / CONFIG} was edited after saving; save the model again instead"
+    assert refusal(folder) == (
+        f"{folder / CONFIG} was edited after saving; put it back, load the model, change that "
+        "(model.extra has its labels) and call save_pretrained"
+    )
 
 
-def test_labels_may_be_edited(folder: Path) -> None:
+def test_labels_are_changed_in_the_model(folder: Path) -> None:
     edit(folder, extra={"classes": ["b"]})
-    assert Model.from_pretrained(folder).extra == {"classes": ["b"]}
+    assert "(model.extra has its labels) and call save_pretrained" in refusal(folder)
 
 
 @pytest.mark.parametrize(
@@ -334,7 +337,7 @@ def test_json_is_readable(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------ the hub
 
 
-def test_the_hub_is_asked_for_names_of_repositories_only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hub_is_asked_where_it_is_named_only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, str | None]] = []
 
     def download(repo: str, revision: str | None = None, allow_patterns: Any = None) -> str:
@@ -343,18 +346,18 @@ def test_the_hub_is_asked_for_names_of_repositories_only(folder: Path, monkeypat
         return str(folder)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    for source in ("owner/name", "hf-hub:owner/name", "hf_hub:owner/name"):
+    for source in ("hf-hub:owner/name", "hf_hub:owner/name"):
         assert Model.from_pretrained(source, revision="v1").resolved["stem"]["kind"] == "tokens"
-    assert asked == [("owner/name", "v1")] * 3
-    for source in ("./owner/name", "name", "a/b/c", "/owner/name", "~/name"):
-        with pytest.raises(BadFile, match="is missing; a saved model is a folder"):
+    assert asked == [("owner/name", "v1")] * 2
+    for source in ("owner/name", "./owner/name", "name", "a/b/c", "/owner/name", "~/name"):
+        with pytest.raises(BadFile, match="does not exist; a saved model is a folder"):
             Model.from_pretrained(source)
-    assert len(asked) == 3
+    assert len(asked) == 2
 
 
 def test_a_hub_that_does_not_answer_is_said() -> None:
-    with pytest.raises(BadFile, match="no folder owner/no-such-model here, and the hub did not give it: "):
-        Model.from_pretrained("owner/no-such-model")
+    with pytest.raises(BadFile, match="the hub did not give hf-hub:owner/no-such-model: "):
+        Model.from_pretrained("hf-hub:owner/no-such-model")
 
 
 def test_uploads_are_the_two_files(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
