@@ -90,7 +90,8 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
 
     tensors = {name: t.detach().cpu().contiguous() for name, t in checkpoint.tensors.items()}
     state = {"format": FORMAT, **checkpoint.state}
-    metadata = {"state": json.dumps(state, allow_nan=False), "sha256": digest(tensors)}
+    text = json.dumps(state, allow_nan=False)
+    metadata = {"state": text, "sha256": digest(tensors, text)}
     with atomic(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
         with open(temporary, "rb") as file:
@@ -105,21 +106,23 @@ def read(path: Path) -> Checkpoint:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        state = json.loads(metadata["state"])
+        text = metadata["state"]
+        state = json.loads(text)
     except FileNotFoundError:
         raise BadFile(f"{path} does not exist") from None
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
         raise BadFile(f"{path} is no whole checkpoint ({error}); it is truncated or damaged") from None
-    if state.get("format") != FORMAT:
-        raise BadFile(f"{path} has format {state.get('format')!r}, this formery reads {FORMAT}")
-    if digest(tensors) != metadata.get("sha256"):
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        found = state.get("format") if isinstance(state, dict) else state
+        raise BadFile(f"{path} has format {found!r}, this formery reads {FORMAT}")
+    if digest(tensors, text) != metadata.get("sha256"):
         raise BadFile(f"{path} is not what was written: its bytes were altered")
     return Checkpoint(tensors, state)
 
 
-def digest(tensors: Mapping[str, Tensor]) -> str:
-    """sha256 over names, shapes, types and bytes."""
-    total = hashlib.sha256()
+def digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
+    """sha256 over a text and the tensors' names, shapes, types and bytes."""
+    total = hashlib.sha256(f"{len(text)} {text}\n".encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         total.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())

@@ -54,6 +54,18 @@ def test_an_altered_checkpoint_is_passed_over(tmp_path):
     assert "altered" in faults[0]
 
 
+def test_an_altered_state_is_passed_over(tmp_path):
+    """The learning rate, the place in the data: what is no tensor is vouched for as well."""
+    checkpoint.save(tmp_path, at(1, a=[1.0, 2.0]))
+    path = checkpoint.save(tmp_path, at(2, a=[3.0, 4.0]))
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b'\\"step\\": 2', b'\\"step\\": 3'))
+    assert path.read_bytes() != content
+    found, faults = checkpoint.newest(tmp_path)
+    assert found.state["step"] == 1
+    assert "altered" in faults[0]
+
+
 def test_without_a_whole_one_nothing_is_guessed(tmp_path):
     assert checkpoint.newest(tmp_path) == (None, [])
     for step in (1, 2):
