@@ -217,6 +217,16 @@ def check_streams_in_half_precision(subject: Subject) -> None:
     assert (y.float() - exact).norm() / exact.norm() < 0.03
 
 
+@promise(streams="any", rank=1)
+def check_streams_in_autocast(subject: Subject) -> None:
+    mixer, x = subject.make(torch.float32), subject.tokens().float()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        y = streamed(mixer, x, [5, 1, 11, 7])
+    with torch.no_grad():
+        exact = mixer(x, ordered(subject))
+    assert (y.float() - exact).norm() < 0.03 * exact.norm()
+
+
 @promise(streams="no")
 def check_no_state_without_streams(subject: Subject) -> None:
     """Who does not stream has no state either, so that none is dropped unseen."""

@@ -217,6 +217,16 @@ def check_half_precision(subject: Subject) -> None:
         common.check_half(subject.make, subject.tokens(), lambda mixer, x, ctx=ctx: mixer(x, ctx))
 
 
+@promise()
+def check_autocast(subject: Subject) -> None:
+    """Inside `torch.autocast` a mixer in float32 computes near what it computes outside."""
+    mixer, x, ctx = subject.make(torch.float32), subject.tokens().float().requires_grad_(), ordered(subject)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = mixer(x, ctx)
+    assert torch.autograd.grad(common.weighted(y), x)[0].isfinite().all()
+    assert (y.float() - mixer(x, ctx)).norm() < 0.03 * y.float().norm()
+
+
 def sizes(subject: Subject) -> list[Tensor]:
     """Inputs of two sizes, of which a part bound to a grid sees two batches."""
     bound = subject.declared("bound")

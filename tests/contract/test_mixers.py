@@ -22,7 +22,7 @@ def test_every_promise_is_checked_on_some_mixer() -> None:
 STREAMING = {
     "check_any_split_gives_the_whole", "check_gradients_pass_through_a_stream", "check_gradients_may_come_and_go",
     "check_detach_cuts_gradients", "check_state_growth", "check_states_of_chosen_rows", "check_snapshots_come_back",
-    "check_overflow_is_an_error", "check_streams_in_half_precision",
+    "check_overflow_is_an_error", "check_streams_in_half_precision", "check_streams_in_autocast",
 }  # fmt: skip
 PACKING = {"check_packed_is_separate", "check_padding_changes_nothing", "check_no_gradient_from_padding"}
 RAGGED = {"check_ragged_streams_go_on", "check_padded_prompt_then_decoding"}

@@ -25,10 +25,20 @@ __all__ = ["chunked", "compiled", "differentiable", "exported", "gated_delta_rul
 def gated_delta_rule(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The fastest form for these inputs where they are used; `state` None means zeros."""
+    """The fastest form for these inputs where they are used; `state` None means zeros.
+
+    Inside `torch.autocast` as outside: the inputs' dtypes say what is computed in, and the state is not rounded.
+    """
     if state is None:
         dtype = torch.promote_types(v.dtype, torch.float32)
         state = v.new_zeros(v.shape[0], v.shape[2], k.shape[-1], v.shape[-1], dtype=dtype)
+    if torch.is_autocast_enabled(v.device.type):
+        with torch.autocast(v.device.type, enabled=False):
+            return _fastest(q, k, v, g, beta, state)
+    return _fastest(q, k, v, g, beta, state)
+
+
+def _fastest(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     if _transformed():
         return differentiable(q, k, v, g, beta, state)
     if _one(q.shape[1]):
