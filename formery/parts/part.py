@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard, TypeVar
 
 from torch import Tensor, nn
 
 Resize = Callable[[Tensor, tuple[int, ...], tuple[int, ...]], Tensor]
 """(tensor, old grid, new grid) -> the tensor at the new grid."""
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 class Part(nn.Module):
@@ -24,7 +26,7 @@ class Part(nn.Module):
     looks_at_batch: bool = False
     """Whether an item's output in training depends on the other items of its batch."""
     reads: tuple[str, ...] = ()
-    """Names of its linears, convolutions and norms that read the tokens handed in; a fold into them needs these alone."""
+    """Names of its linears, convolutions and norms that read the tokens handed in; a fold into them needs no others."""
     writes: tuple[str, ...] = ()
     """Names of its linears, convolutions, norms and tables whose output is the part's output; what is folded backward
     goes here."""
@@ -34,11 +36,20 @@ class Part(nn.Module):
     undecayed: tuple[str, ...] = ()
     """Names of its parameters that weight decay should leave alone (beyond vectors, which it leaves alone anyway)."""
 
-    resizes: ClassVar[Mapping[str, Resize]] = {}
+    resizes: Mapping[str, Resize] = {}
     """Names of its tensors that are bound to its `grid`, and how each is carried over to another."""
 
     def reset_derived(self) -> None:
         """Make buffers that follow from the options (masks, tables) again; called after loading."""
+
+
+def untouched(module: nn.Module, kind: type[ModuleT]) -> TypeGuard[ModuleT]:
+    """Whether `module` is just a `kind`: nobody replaced it or its forward, or looks at what goes in and comes out.
+
+    Then the part that owns it may do its work by other means.
+    """
+    watched = module._forward_hooks or module._forward_pre_hooks
+    return type(module) is kind and "forward" not in module.__dict__ and not watched
 
 
 def positive(name: str, value: int) -> int:

@@ -22,6 +22,11 @@ def resize_grid(table: Tensor, old: Grid, new: Grid) -> Tensor:
     return resized[0].movedim(0, -1).to(table.dtype)
 
 
+def resize_vector(vector: Tensor, old: Grid, new: Grid) -> Tensor:
+    """A number (N,) for each token of `old`, at `new`."""
+    return resize_grid(vector.unflatten(0, old)[..., None], old, new).flatten()
+
+
 def resize_square(matrix: Tensor, old: Grid, new: Grid) -> Tensor:
     """A matrix (N, N) over the tokens of `old` at `new`: both axes resized as maps, rows scaled to keep their sums."""
     if old == new:

@@ -173,11 +173,11 @@ def check_bound_to_one_grid(subject: Subject) -> None:
     mixer, grid = subject.make(), OTHER_GRIDS[len(subject.grid)]
     with pytest.raises(CannotRun, match="bound to 24 tokens"):
         mixer(subject.tokens(grid=grid))
-    elsewhere = subject.plain(grid)
-    for name, rule in mixer.resizes.items():
-        ours, theirs = mixer.state_dict()[name], elsewhere.state_dict()[name]
-        assert rule(ours, subject.grid, grid).shape == theirs.shape
-        assert torch.equal(rule(ours, subject.grid, subject.grid), ours)
+    elsewhere = subject.plain(grid).state_dict()
+    for name, tensor in mixer.state_dict().items() if mixer.resizes else ():
+        rule = mixer.resizes.get(name, lambda tensor, old, new: tensor)
+        assert rule(tensor, subject.grid, grid).shape == elsewhere[name].shape
+        assert torch.equal(rule(tensor, subject.grid, subject.grid), tensor)
 
 
 @promise(rank=1, maps="row by row")

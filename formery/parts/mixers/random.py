@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,7 +20,7 @@ class Random(Mixer):
 
     bound = True
     matrix: Tensor
-    resizes: ClassVar[Mapping[str, Resize]] = {"matrix": resize_square}
+    resizes: Mapping[str, Resize] = {"matrix": resize_square}
 
     def __init__(self, dim: int, *, grid: tuple[int, ...]) -> None:
         super().__init__()

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 
 from ...context import NOTHING, Context, State
 from ...errors import CannotRun
 from ..dense import Dense
-from ..part import Resize
-from ..resize import resize_square
+from ..resize import resize_square, resize_vector
 from .mixer import Mixer
 
 
@@ -21,7 +17,6 @@ class SpatialFC(Mixer):
 
     EXAMPLES = ({}, {"bias": True})
     bound = True
-    resizes: ClassVar[Mapping[str, Resize]] = {"mix.weight": resize_square}
 
     def __init__(self, dim: int, *, bias: bool = False, grid: tuple[int, ...]) -> None:
         super().__init__()
@@ -29,6 +24,7 @@ class SpatialFC(Mixer):
         tokens = torch.Size(grid).numel()
         self.mix = Dense(tokens, tokens, bias=bias)
         nn.init.trunc_normal_(self.mix.weight, std=0.02)
+        self.resizes = {"mix.weight": resize_square} | ({"mix.bias": resize_vector} if bias else {})
 
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
         rows = x.flatten(1, -2).mT

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +21,7 @@ class Learned(Position):
     bicubic interpolation.
     """
 
-    resizes: ClassVar[Mapping[str, Resize]] = {"table": resize_grid}
+    resizes: Mapping[str, Resize] = {"table": resize_grid}
     undecayed = ("table", "prefix")
 
     def __init__(self, dim: int, *, prefix: int = 0, std: float = 0.02, grid: tuple[int, ...]) -> None:
