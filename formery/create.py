@@ -141,7 +141,8 @@ def create_model(
         return Model(resolved)
     with blank():  # no values are drawn for what the checkpoint brings
         model = Model(model_spec(given, **arguments) if features_only else resolved)
-    load_published(model, folder, own_config=config is not None and not isinstance(name_or_spec, Mapping))
+    own_config = config is not None and not isinstance(name_or_spec, Mapping)
+    load_published(model, folder, own_config=own_config, strict=True)
     return _as_asked(model, resolved, num_classes, in_chans, img_size, features_only)
 
 

@@ -59,7 +59,11 @@ def _file(path: Path) -> dict[str, Any]:
 def _folder(folder: Path) -> dict[str, Any]:
     """The shards that an index lists, else `model.safetensors`, else the one file of weights there is."""
     for index in sorted([*folder.glob("*.safetensors.index.json"), *folder.glob("*.bin.index.json")]):
-        shards = sorted(set(read_json(index).get("weight_map", {}).values()))
+        content = read_json(index)
+        named = content.get("weight_map") if isinstance(content, dict) else None
+        if not isinstance(named, dict) or not named or not all(isinstance(shard, str) for shard in named.values()):
+            raise BadFile(f"{index} lists no shards: its weight_map names the file of each tensor; it is damaged")
+        shards = sorted(set(named.values()))
         if any(Path(shard).name != shard for shard in shards):
             raise BadFile(f"{index} names files outside its folder")
         return {name: t for shard in shards for name, t in _file(folder / shard).items()}
@@ -108,8 +112,13 @@ def load_published(
     *,
     img_size: int | list[int] | None = None,
     own_config: bool = False,
+    strict: bool = False,
 ) -> list[str]:
-    """See `Model.load_published`. `own_config`: the model's spec was made from the config beside the weights."""
+    """See `Model.load_published`.
+
+    `own_config`: the model's spec was made from the config beside the weights. `strict`: BadWeights where the
+    checkpoint has tensors without a use here, for callers who hand out the model alone.
+    """
     if model.plans:
         raise BadWeights("published weights fit the model as published; load them before rewriting it")
     theirs = read(source)
@@ -132,6 +141,12 @@ def load_published(
     if wrong:
         shown = "; ".join(wrong[:6]) + (f"; and {len(wrong) - 6} more" if len(wrong) > 6 else "")
         raise BadWeights(f"these {dialect.name} weights do not fit {model.name}: {shown}")
+    if strict and unused:
+        shown = ", ".join(unused[:6]) + (f" and {len(unused) - 6} more" if len(unused) > 6 else "")
+        raise BadWeights(
+            f"{model.name} has no use for {shown} of these {dialect.name} weights, so it is not their model; "
+            "model.load_published leaves them out and returns their names"
+        )
     device = None if like.is_meta else like.device  # a model without values takes over the checkpoint's memory
     saving.put(model, {name: t.to(device=device, dtype=like.dtype) for name, t in state.items()}, "the checkpoint")
     if img_size is not None and wanted != model.resolved["stem"].get("img_size"):

@@ -41,9 +41,10 @@ def spec_from_config(config: Mapping[str, Any] | str | Path) -> dict[str, Any]:
 
 
 def load(folder: str | Path, *, override: Mapping[str, Any] | None = None, dtype: torch.dtype | None = None) -> Model:
-    """The model in a folder of transformers, in float32 unless another `dtype` is given.
+    """The model in a folder of transformers (or `hf-hub:owner/name`), in float32 unless another `dtype` is given.
 
     Everything is as the config says: sizes, positions, epsilons, tied tables. `override` replaces nodes of that spec.
+    BadWeights names tensors that are missing, do not fit, or have no use in that model.
     """
     import torch
 
@@ -56,7 +57,7 @@ def load(folder: str | Path, *, override: Mapping[str, Any] | None = None, dtype
     with torch.device("meta"):
         model = Model(model_spec(spec_from_config(path), override=override))
     model.to(dtype=dtype or torch.float32)
-    load_published(model, path, own_config=True)
+    load_published(model, path, own_config=True, strict=True)
     return model
 
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import formery
 from formery.errors import BadFile, BadSpec, BadWeights
+from formery.interop import transformers
 from formery.model import Model
 
 SPEC: dict[str, Any] = {
@@ -225,6 +226,17 @@ def test_shards_outside_their_folder(tmp_path: Path) -> None:
         fresh().load_published(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "index",
+    ["[]", "3", "null", "{}", '{"weight_map": []}', '{"weight_map": {"a": 3}}', '{"weight_map": {}}', "[" * 100_000],
+)
+def test_an_index_that_is_none(index: str, tmp_path: Path) -> None:
+    (tmp_path / "m.safetensors.index.json").write_text(index)
+    with pytest.raises(BadFile, match=r"lists no shards|is nested too deep") as caught:
+        fresh().load_published(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_which_file_of_a_folder(source: Model, theirs: dict[str, Tensor], tmp_path: Path) -> None:
     """Shards of pickles by their index; `model.safetensors` before its twins in other formats."""
     names = sorted(theirs)
@@ -269,6 +281,27 @@ def test_create_model_with_weights(source: Model, theirs: dict[str, Tensor], tmp
         formery.create_model("sail/poolformer_s12", pretrained=True)
     with pytest.raises(BadFile, match="does not exist"):
         formery.create_model("poolformer_s12", pretrained=tmp_path / "no.safetensors")
+
+
+def test_create_model_refuses_weights_that_it_would_leave_out(theirs: dict[str, Tensor], tmp_path: Path) -> None:
+    """Whoever asks for a model alone never sees the names that had no use."""
+    path = tmp_path / "w.safetensors"
+    save_file(theirs | {"head_dist.weight": torch.zeros(4, 16)}, path)
+    with pytest.raises(BadWeights, match=r"metaformer has no use for head_dist\.weight of these authors weights"):
+        formery.create_model(SPEC, pretrained=path)
+    assert fresh().load_published(path) == ["head_dist.weight"]
+
+
+def test_transformers_weights_without_a_use_are_refused(tmp_path: Path) -> None:
+    transformers.save(Model(VIT), tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    save_file(tensors | {"vit.extra.bias": torch.zeros(3)}, tmp_path / "model.safetensors")
+    for load in (transformers.load, lambda folder: formery.create_model(str(folder))):
+        with pytest.raises(BadWeights, match=r"vit has no use for vit\.extra\.bias of these"):
+            load(tmp_path)
+    tensors["vit.pooler.dense.bias"] = torch.zeros(3)  # what its dialect leaves out on purpose
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert transformers.load(tmp_path).name == "vit"
 
 
 def test_create_model_from_what_formery_saved(source: Model, tmp_path: Path) -> None:
