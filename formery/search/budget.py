@@ -53,7 +53,7 @@ def habits(data: Any) -> Habits:
     small = data.num_bytes("train") < 200_000
     longest = max(8, min(data.num_bytes("train"), data.num_bytes("validation")) // 4)
     length = min(128 if small else 256, longest)
-    return Habits(batch_size=16, learning_rate=2e-3, weight_decay=0.1, length=length)
+    return Habits(batch_size=16, learning_rate=4e-3, weight_decay=0.1, length=length)
 
 
 def natural_steps(data: Any, effort: float) -> int:

@@ -149,7 +149,7 @@ def _texts(data: Any) -> list[Candidate]:
         "window": _text_block(attention | {"position": "rope", "window": 32}),
         "delta": _text_block(delta),
         "delta_negative": _text_block(delta | {"negative": True}),
-        "conv": _text_block({"kind": "depthwise_conv", "size": 8, "axes": 1, "bias": False}),
+        "conv": _text_block({"kind": "depthwise_conv", "size": 4, "axes": 1}),
     }
 
     def stack(layout: str) -> Spec:
