@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-from .ops.linear import PackedWeight, linear
+from .ops.linear import Activation, PackedWeight, linear
 from .parts.dense import Dense
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
@@ -22,12 +22,15 @@ class FastForward:
         self.module = module
         self.packed = packed
 
-    def __call__(self, input: Tensor) -> Tensor:
+    activates = True
+    """Whether it takes an activation to be fused, as `Dense` does."""
+
+    def __call__(self, input: Tensor, activation: Activation | None = None) -> Tensor:
         module = self.module
         if self.packed is not None and module.training:
             self.packed.drop()
-            return linear(input, module.weight, module.bias)
-        return linear(input, module.weight, module.bias, packed=self.packed)
+            return linear(input, module.weight, module.bias, activation)
+        return linear(input, module.weight, module.bias, activation, packed=self.packed)
 
 
 def accelerate(model: ModelT, on: bool = True, *, pack: bool = False) -> ModelT:

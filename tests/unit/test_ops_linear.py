@@ -230,7 +230,7 @@ def test_the_choice_is_measured_once_and_remembered(memory: Path, monkeypatch: p
 @pytest.mark.parametrize("broken", ["", "{", "[]", "null", '{"KEY": 1}', '{"KEY": {"float32": {}}}', "binary", "value"])
 def test_a_broken_file_is_measured_again(memory: Path, broken: str) -> None:
     key = choice.machine(torch.get_num_threads())
-    whole = {key: choice._to_json(choice._everywhere(choice.Choice(False, False)))}
+    whole = {key: choice._to_json(choice._everywhere(choice.Choice(False, False, False)))}
     if broken == "value":
         whole[key]["float32"]["many large"]["onednn"] = "yes"
         memory.write_text(json.dumps(whole))
@@ -336,3 +336,21 @@ def test_dense_is_a_linear() -> None:
     x = draw()[0]
     torch.testing.assert_close(dense(x), plain(x), rtol=1e-5, atol=1e-5)
     assert Dense(IN, OUT, bias=False).bias is None
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_an_activation_is_fused_where_that_was_measured_to_be_faster(
+    memory: Path, products: list[str], fused: bool
+) -> None:
+    x, weight, bias = draw()
+    impose(
+        {"mode": "auto", **choice._to_json(choice._everywhere(choice.Choice(onednn=False, packed=False, fused=fused)))}
+    )
+    linear(x, weight, bias)
+    assert products == []
+    activated = linear(x, weight, bias, "gelu")
+    assert products == ["onednn"] * fused
+    torch.testing.assert_close(activated, F.gelu(F.linear(x, weight, bias)), rtol=1e-5, atol=1e-5)
+    linear(x, weight.requires_grad_(), bias, "gelu")
+    assert products == ["onednn"] * fused
+    impose(None)

@@ -50,7 +50,7 @@ def linear(
         y: Tensor = Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
         return y if activation is None else ACTIVATIONS[activation](y)
     laid_out = packed.of(weight) if packed is not None and choice.packed else None
-    if laid_out is None and not choice.onednn:
+    if laid_out is None and not (choice.onednn or (choice.fused and activation is not None)):
         return plain(x, weight, bias, activation)
     y = onednn(_rows(x), weight if laid_out is None else laid_out, bias, activation)
     return y.view(*x.shape[:-1], outer)

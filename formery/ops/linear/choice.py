@@ -10,7 +10,7 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -50,10 +50,12 @@ MARGIN = 0.95
 
 
 class Choice(NamedTuple):
-    """For one class of product: oneDNN's product instead of torch's, and its packed weight instead of either."""
+    """For one class of product: oneDNN's product instead of torch's, its packed weight instead of either, and oneDNN's
+    product where an activation follows, which it fuses (in bfloat16 torch's product is oneDNN's, without fusing)."""
 
     onednn: bool
     packed: bool
+    fused: bool
 
 
 Table = dict[str, dict[str, Choice]]
@@ -115,7 +117,7 @@ def choose(rows: int, inner: int, outer: int, dtype: torch.dtype) -> Choice:
     """The product for x (rows, inner) and a weight (outer, inner) of `dtype`."""
     asked = mode()
     if asked != "auto":
-        return Choice(asked == "onednn", asked == "onednn")
+        return _all(asked == "onednn")
     work = rows * inner * outer
     many = "one" if rows == 1 else "few" if rows < FEW else "many"
     return MEMORY.table()[DTYPES[dtype]][f"{many} {'medium' if work < LARGE else 'large'}"]
@@ -123,7 +125,7 @@ def choose(rows: int, inner: int, outer: int, dtype: torch.dtype) -> Choice:
 
 def chosen() -> dict[str, Any]:
     """The choices in force as plain data for a journal; `impose` of it repeats them."""
-    table = MEMORY.table() if available() else _everywhere(Choice(False, False))
+    table = MEMORY.table() if available() else _everywhere(_all(False))
     return {"mode": mode(), **_to_json(table)}
 
 
@@ -142,7 +144,7 @@ def impose(data: dict[str, Any] | None) -> None:
         raise BadSpec(
             "the imposed linear choices are not what ops.linear.chosen() gives; take them from a journal unchanged"
         )
-    MEMORY.imposed = table if name == "auto" else _everywhere(Choice(name == "onednn", name == "onednn"))
+    MEMORY.imposed = table if name == "auto" else _everywhere(_all(name == "onednn"))
 
 
 @contextmanager
@@ -155,6 +157,10 @@ def imposed(data: dict[str, Any] | None) -> Iterator[None]:
         yield
     finally:
         MEMORY.imposed = before
+
+
+def _all(onednn: bool) -> Choice:
+    return Choice(onednn, onednn, onednn)
 
 
 def _everywhere(choice: Choice) -> Table:
@@ -218,7 +224,7 @@ def _measured_and_kept(threads: int) -> Table:
 def measure() -> Table:
     """Time the products of every class and dtype here, interleaved; the random state is left alone. About a second."""
     if not available():
-        return _everywhere(Choice(False, False))
+        return _everywhere(_all(False))
     with torch.inference_mode():
         return {
             name: {shape: _race(*sizes, dtype) for shape, sizes in SHAPES.items()} for dtype, name in DTYPES.items()
@@ -229,13 +235,19 @@ def _race(rows: int, inner: int, outer: int, dtype: torch.dtype) -> Choice:
     x, weight = torch.full((rows, inner), 0.5, dtype=dtype), torch.full((outer, inner), 0.5, dtype=dtype)
     bias = torch.zeros(outer, dtype=dtype)
     packed = torch.ops.mkldnn._reorder_linear_weight(weight)
-    runs = [(plain, weight), (onednn, weight), (onednn, packed)]
+    runs: list[tuple[Callable[..., Any], torch.Tensor, str | None]] = [
+        (plain, weight, None),
+        (onednn, weight, None),
+        (onednn, packed, None),
+        (plain, weight, "gelu"),
+        (onednn, weight, "gelu"),
+    ]
     best = [float("inf")] * len(runs)
     for turn in range(ROUNDS + 1):
-        for index, (product, matrix) in enumerate(runs):
+        for index, (product, matrix, activation) in enumerate(runs):
             start = time.perf_counter()
-            product(x, matrix, bias)
+            product(x, matrix, bias, activation)
             if turn:  # the first turn warms up
                 best[index] = min(best[index], time.perf_counter() - start)
-    own, other, laid_out = best
-    return Choice(other < MARGIN * own, laid_out < MARGIN * min(own, other))
+    own, other, laid_out, activated, fused = best
+    return Choice(other < MARGIN * own, laid_out < MARGIN * min(own, other), fused < MARGIN * activated)

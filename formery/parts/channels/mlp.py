@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from ...context import NOTHING, Context, State
-from ..activations import ACTIVATIONS, Activation
-from ..dense import Dense
+from ...ops.by_rows import by_rows
+from ..activations import Activation
+from ..dense import Dense, activated, width_of
 from ..part import positive
 from .channel import Channel
 
@@ -28,8 +29,11 @@ class MLP(Channel):
     ) -> None:
         super().__init__()
         hidden = positive("hidden", int(dim * ratio) if hidden is None else hidden)
-        self.activation = ACTIVATIONS[activation]
+        self.activation: Activation = activation
         self.expand, self.reduce = Dense(dim, hidden, bias=bias), Dense(hidden, dim, bias=bias)
 
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
-        return self.reduce(self.activation(self.expand(x)))
+        return by_rows(self._tokens, x, width_of(self.expand))
+
+    def _tokens(self, x: Tensor) -> Tensor:
+        return self.reduce(activated(self.expand, x, self.activation))

@@ -6,7 +6,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...context import NOTHING, Context, State
-from ..dense import Dense
+from ...ops.by_rows import by_rows
+from ..dense import Dense, width_of
 from ..part import positive
 from .channel import Channel
 
@@ -26,5 +27,8 @@ class SwiGLU(Channel):
         self.expand, self.reduce = Dense(dim, 2 * hidden, bias=bias), Dense(hidden, dim, bias=bias)
 
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
+        return by_rows(self._tokens, x, width_of(self.expand))
+
+    def _tokens(self, x: Tensor) -> Tensor:
         gate, up = self.expand(x).chunk(2, dim=-1)
         return self.reduce(F.silu(gate) * up)

@@ -8,7 +8,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ...context import NOTHING, Context
+from ...ops.map_convolution import map_convolution
 from ...spec import NormSpec, Place, build
+from ..convolution import channels_last_conv
+from ..part import untouched
 from .merge import Merge
 
 
@@ -37,7 +40,7 @@ class ConvMerge(Merge):
         place = place or Place("merge")
         self.stride, self.size, self.padding = stride, size, padding
         self.norm = None if norm is None else build("norm", norm, dim, place=place.at("norm"))
-        self.conv = nn.Conv2d(dim, out, size, stride, padding, bias=bias)
+        self.conv = channels_last_conv(dim, out, size, stride, padding, bias=bias)
         self.reads = ("conv",) if norm is None else ("norm",)
 
     def new_grid(self, grid: tuple[int, ...]) -> tuple[int, ...]:
@@ -45,4 +48,6 @@ class ConvMerge(Merge):
 
     def forward(self, x: Tensor, ctx: Context = NOTHING) -> Tensor:
         x = x if self.norm is None else self.norm(x, ctx)
+        if untouched(self.conv, nn.Conv2d):
+            return map_convolution(x, self.conv.weight, self.conv.bias, self.stride, self.padding)
         return self.conv(x.movedim(-1, 1)).movedim(1, -1)

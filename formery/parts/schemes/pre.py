@@ -12,4 +12,4 @@ class Pre(Scheme):
     """x + sublayer(norm(x))."""
 
     def step(self, stream: Tensor, index: int, sublayer: Sublayer, ctx: Context) -> Tensor:
-        return stream + self.branch(index, sublayer(self.normed(index, stream, ctx)))
+        return self.added(index, stream, sublayer(self.normed(index, stream, ctx)))

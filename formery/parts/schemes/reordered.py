@@ -12,4 +12,4 @@ class Reordered(Scheme):
     """x + norm(sublayer(x))."""
 
     def step(self, stream: Tensor, index: int, sublayer: Sublayer, ctx: Context) -> Tensor:
-        return stream + self.branch(index, self.normed(index, sublayer(stream), ctx))
+        return self.added(index, stream, self.normed(index, sublayer(stream), ctx))

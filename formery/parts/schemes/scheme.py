@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...context import Context
 from ...spec import NormSpec, Place, build
-from ..part import Part
+from ..part import Part, untouched
 
 Sublayer = Callable[[Tensor], Tensor]
 
@@ -73,6 +73,13 @@ class Scheme(Part):
             mask = y.new_empty(y.shape[0], *(1,) * (y.dim() - 1)).bernoulli_(keep)
             y = y * (mask / keep)
         return y
+
+    def added(self, index: int, stream: Tensor, y: Tensor) -> Tensor:
+        """The stream with the branch added; layer scale and sum are one pass over memory where nothing is dropped."""
+        scale = self.scales[index]
+        if untouched(scale, LayerScale) and not (self.training and self.drop_path > 0):
+            return torch.addcmul(stream, y, scale.weight)
+        return stream + self.branch(index, y)
 
     def start(self, x: Tensor) -> Any:
         """The stream that begins with tokens x."""

@@ -28,7 +28,7 @@ class Single(Scheme):
             raise CannotRun(PART)
         x, y = stream if index else (stream, stream)
         y = sublayer(self.normed(index, y, ctx))
-        return x + self.branch(index, y) if index == len(self.norms) - 1 else (x, y)
+        return self.added(index, x, y) if index == len(self.norms) - 1 else (x, y)
 
     def skip(self, stream: Any) -> Any:
         if isinstance(stream, tuple):

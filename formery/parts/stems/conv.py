@@ -6,10 +6,11 @@ from typing import Annotated
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...context import Context
 from ...spec import NormSpec, Place, build
+from ..convolution import channels_last_conv
 from .stem import Stem, check_images, image_size
 
 
@@ -40,7 +41,7 @@ class ConvStem(Stem):
         place = place or Place("stem")
         self.dim, self.stride = dim, stride
         self.grid = tuple(max(1, (n + 2 * padding - size) // stride + 1) for n in image_size(img_size))
-        self.conv = nn.Conv2d(in_chans, dim, size, stride, padding, bias=bias)
+        self.conv = channels_last_conv(in_chans, dim, size, stride, padding, bias=bias)
         self.norm = None if norm is None else build("norm", norm, dim, place=place.at("norm"))
         self.writes = ("conv",) if norm is None else ("norm",)
 
