@@ -69,6 +69,8 @@ def read_json(path: str | Path) -> Any:
         raise BadFile(
             f"{path} is not JSON (line {error.lineno}: {error.msg}); it may be truncated or edited by hand"
         ) from None
+    except ValueError as error:  # a whole number of thousands of digits
+        raise BadFile(f"{path} is not JSON of formery's: {error}") from None
 
 
 def sha256(path: str | Path) -> str:

@@ -216,13 +216,18 @@ class Model(nn.Module):
         ctx = (ctx or NOTHING).but(causal=self.head.causal or bool(ctx and ctx.causal), taps=taps, memo={})
         if ctx.padding is not None or ctx.bounds is not None:
             self._check_rows(inputs, ctx)
-        if state is not None:
-            ctx = state.context(ctx, inputs.shape[1])
-        elif ctx.padding is not None:
-            ctx = ctx.but(key_padding=ctx.padding, positions=_places(ctx))
-        x, ctx = self.stem(inputs, ctx)
-        features: Features = self.body(x, ctx, None if state is None else state.parts)
-        return features, ctx
+        if state is None:
+            if ctx.padding is not None:
+                ctx = ctx.but(key_padding=ctx.padding, positions=_places(ctx))
+            x, ctx = self.stem(inputs, ctx)
+            return self.body(x, ctx), ctx
+        before = state.counts()
+        try:
+            x, ctx = self.stem(inputs, state.context(ctx, inputs.shape[1]))
+            return self.body(x, ctx, state.parts), ctx
+        except BaseException:  # what is refused has not been read: the stream goes on where it was
+            state.recount(before)
+            raise
 
     def _check_rows(self, inputs: Tensor, ctx: Context) -> None:
         """CannotRun where a part would take padding, or a neighbour in a packed row, for tokens."""

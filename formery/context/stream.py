@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,7 +25,6 @@ class Stream:
     """Tokens given so far, padding counted."""
     padding: Tensor | None = None
     """(B, total) where the tokens given so far were padding; None where none was."""
-    extra: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def start(cls, parts: State, batch: int, capacity: int, device: Any = None) -> Stream:
@@ -58,6 +57,14 @@ class Stream:
         positions = self.seen[:, None] + steps if ctx.positions is None else ctx.positions
         self.seen, self.total = self.seen + new, end
         return ctx.but(positions=positions, key_padding=self.padding)
+
+    def counts(self) -> tuple[Tensor, int, Tensor | None]:
+        """What `context` moves on: what `recount` needs to take a refused input back."""
+        return self.seen, self.total, self.padding
+
+    def recount(self, counts: tuple[Tensor, int, Tensor | None]) -> None:
+        """Return to earlier counts, the layers' states left as they are."""
+        self.seen, self.total, self.padding = counts
 
     def select(self, rows: Tensor) -> Stream:
         """The chosen streams."""

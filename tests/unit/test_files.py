@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from formery.data.drawn import write_textures
-from formery.errors import Unwritable
-from formery.files import atomic, write_text
+from formery.errors import BadFile, Unwritable
+from formery.files import atomic, read_json, write_text
 
 
 def test_a_folder_with_files_is_never_replaced(tmp_path: Path) -> None:
@@ -42,3 +42,11 @@ def test_an_empty_folder_and_an_older_file_are_replaced(tmp_path: Path) -> None:
         write_text(tmp_path / "text", text)
     assert (tmp_path / "text").read_text() == "new"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["images", "text"]
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "1" * 5000], ids=["open", "deep", "long"])
+def test_json_that_cannot_be_read_is_a_bad_file(text: str, tmp_path: Path) -> None:
+    write_text(tmp_path / "a.json", text)
+    with pytest.raises(BadFile) as caught:
+        read_json(tmp_path / "a.json")
+    assert "\n" not in str(caught.value)

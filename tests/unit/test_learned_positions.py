@@ -61,3 +61,18 @@ def test_a_stream_is_no_longer_than_the_table(model: Model) -> None:
     )
     with pytest.raises(CannotRun, match="got 8"):
         model(tokens(1), state=model.new_state(1, 6), ctx=Context(positions=torch.tensor([[7]])))
+
+
+def test_a_refused_input_leaves_the_stream_where_it_was(model: Model) -> None:
+    state, padding = model.new_state(1, 6), torch.tensor([[True, False]])
+    pieces = [model(tokens(2), state=state)]
+    for wrong, ctx in (
+        (torch.zeros(1, 2), Context()),
+        (torch.zeros(1, 2), Context(padding=padding)),
+        (tokens(1), Context(positions=torch.tensor([[6]]))),
+        (tokens(5), Context()),
+    ):
+        with pytest.raises(CannotRun):
+            model(wrong, state=state, ctx=ctx)
+    pieces += [model(tokens(6)[:, 2:4], state=state), model(tokens(6)[:, 4:], state=state)]
+    assert torch.allclose(torch.cat(pieces, 1), model(tokens(6)), atol=1e-6)

@@ -229,6 +229,7 @@ def test_shards_outside_their_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "index",
     ["[]", "3", "null", "{}", '{"weight_map": []}', '{"weight_map": {"a": 3}}', '{"weight_map": {}}', "[" * 100_000],
+    ids=range(8),
 )
 def test_an_index_that_is_none(index: str, tmp_path: Path) -> None:
     (tmp_path / "m.safetensors.index.json").write_text(index)
