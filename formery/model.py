@@ -18,13 +18,14 @@ from .parts.heads.classes import Classes
 from .parts.heads.features import MapFeatures, as_map
 from .parts.heads.head import Features, Head
 from .parts.heads.next_token import NextToken
+from .parts.initial import draw
 from .parts.mixers.mixer import Mixer
 from .parts.norms.norm import Norm
 from .parts.part import Part
 from .parts.positions.position import Position
 from .parts.stems.stem import Stem
 from .parts.stems.tokens import Tokens
-from .spec import Node, Place, build, count, override, resolve
+from .spec import Node, Place, build, count, override, parse, resolve
 from .spec import short as in_short
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -45,6 +46,7 @@ class Model(nn.Module):
         super().__init__()
         self.plans: list[dict[str, Any]] = []
         self.extra: dict[str, Any] = {}
+        self._std: float | None = 0.02
         self._build(spec)
 
     def _build(self, spec: Mapping[str, Any]) -> None:
@@ -56,11 +58,11 @@ class Model(nn.Module):
         self.head = build("head", node["head"], self.body.dim, place=Place("head", grid=self.body.grid))
         self._tie()
         self._check()
-        if not self.stem_is_meta:
-            self.init_weights()
+        if not self._is_meta:
+            self.init_weights(self._std)
 
     @property
-    def stem_is_meta(self) -> bool:
+    def _is_meta(self) -> bool:
         """Whether the model stands on the meta device, without values."""
         return next(iter(self.stem.parameters())).is_meta
 
@@ -72,8 +74,8 @@ class Model(nn.Module):
 
     def _check(self) -> None:
         """What only the whole model can tell."""
-        if isinstance(self.head, Classes) and self.head.pool == "token" and not self.body.num_prefix:
-            raise BadSpec("head.pool: 'token' needs a class token; set body.prefix to 1, or pool otherwise")
+        if isinstance(self.head, Classes):
+            _check_pool(self.head.pool, self.body)
         if not self.head.causal:
             return
         if self.body.num_prefix:
@@ -85,19 +87,25 @@ class Model(nn.Module):
         for path, norm in self._norms_over_grid():
             kind = registry.name_of("norm", type(norm)) or type(norm).__name__
             raise BadSpec(f"{path}: {kind!r} takes statistics of later tokens, so it cannot predict the next token")
+        for path, part in self.named_modules():
+            if isinstance(part, Part) and part.looks_at_batch:
+                raise BadSpec(
+                    f"{path}: in training a token's output would depend on later tokens and on other rows here, so it "
+                    "cannot learn to predict the next token; use norm 'rms' or 'layer'"
+                )
 
     @torch.no_grad()
     def init_weights(self, std: float | None = 0.02) -> None:
         """Linears and convolutions: truncated normal of `std`, zero biases. Other parameters keep their part's own.
 
         With `std` None it is 1 / sqrt(inputs of a unit) (LeCun et al., Efficient BackProp, section 4.6), which suits
-        models much narrower than those that 0.02 was made for.
+        models much narrower than those that 0.02 was made for. Layers that are made later, by `reset_classifier` or
+        `rebuild`, follow the same rule.
         """
+        self._std = std
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
-                nn.init.trunc_normal_(module.weight, std=module.weight[0].numel() ** -0.5 if std is None else std)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+                draw(module, std)
 
     # -------------------------------------------------------------------------------------------- facts
 
@@ -292,11 +300,12 @@ class Model(nn.Module):
     ) -> Any:
         """The features and the maps at `indices` (the last n where it is a number), as timm gives them.
 
-        `norm` applies the head's norm to the maps as well, where it comes before pooling. `stop_early` is accepted for
-        compatibility: all blocks run.
+        `norm` applies the head's norm to the maps as well, where it comes before pooling. With `stop_early` nothing
+        behind the last of the maps runs; the features then are that map, with the head's norm where it has its width.
         """
         taps = self._indices(indices)
-        features, ctx = self._run(x, None, None, taps)
+        last_map = max(taps) if stop_early and taps else None
+        features, ctx = self._run(x, NOTHING.but(last_map=last_map), None, taps)
         maps = [self.head.finish(features.maps[i], ctx) if norm else features.maps[i] for i in taps]
         shaped: list[Any] = []
         for tokens in maps:
@@ -308,7 +317,7 @@ class Model(nn.Module):
             shaped = [(m, tokens[:, : features.prefix]) for m, tokens in zip(shaped, maps, strict=True)]
         if intermediates_only:
             return shaped
-        last = self.head.finish(features.x, ctx)
+        last = self.head.finish(features.x, ctx) if features.x.shape[-1] == self.body.dim else features.x
         return (last.movedim(-1, 1) if last.dim() > 3 else last), shaped
 
     # -------------------------------------------------------------------------------------------- timm's surface
@@ -322,13 +331,16 @@ class Model(nn.Module):
         """A fresh last layer for `num_classes` (none for 0), and another pooling where one is given."""
         if not isinstance(self.head, Classes):
             raise CannotRun(f"{self.name} has no classifier to reset")
-        changes: Node = {"head.num_classes": num_classes}
+        changes: Node = {"num_classes": num_classes}
         if global_pool is not None:
-            changes["head.pool"] = global_pool
-        self.resolved = override(self.resolved, changes)
-        self.spec = copy.deepcopy(self.resolved)
+            changes["pool"] = global_pool
+        resolved = override(self.resolved, {f"head.{option}": value for option, value in changes.items()})
+        _check_pool(resolved["head"]["pool"], self.body)
+        self.resolved = resolved
+        kind, given = parse("head", self.spec["head"], "head")
+        self.spec = {**self.spec, "head": {"kind": kind, **given, **changes}}
         like = next(self.parameters())
-        self.head.set_classes(num_classes)
+        self.head.set_classes(num_classes, self._std)
         self.head.pool = self.resolved["head"]["pool"]
         self.head.to(device=like.device, dtype=like.dtype).train(self.training)
 
@@ -411,6 +423,11 @@ class Model(nn.Module):
 
     def extra_repr(self) -> str:
         return f"name={self.name}, head={in_short(self.resolved['head']['kind'])}"
+
+
+def _check_pool(pool: str, body: Body) -> None:
+    if pool == "token" and not body.num_prefix:
+        raise BadSpec("head.pool: 'token' needs a class token; set body.prefix to 1, or pool otherwise")
 
 
 class FeatureInfo(list[dict[str, Any]]):

@@ -128,12 +128,14 @@ class Pyramid(Body):
 
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Features:
         maps: dict[int, Tensor] = {}
-        inner = ctx.but(taps=())
+        inner = ctx.but(taps=(), last_map=None)
         for index, stage in enumerate(self.stages):
             features = stage(x, inner, None if state is None else state.under(f"stages.{index}"))
             x = features.x
             if index in ctx.taps:
                 maps[index] = x
+            if index == ctx.last_map:
+                break
         features.maps = maps
         return features
 

@@ -161,6 +161,8 @@ class Stack(Body):
                 stream = block(stream, ctx, below)
             if index in ctx.taps:
                 maps[index] = scheme.finish(stream)
+            if index == ctx.last_map:
+                break
         return stream if scheme is None else scheme.finish(stream)
 
     def feature_info(self) -> list[dict[str, Any]]:

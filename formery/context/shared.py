@@ -40,6 +40,8 @@ class Context:
     """Edges between tokens, for mixers over graphs."""
     taps: tuple[int, ...] = ()
     """Which of a body's maps (stages of a pyramid, blocks of a stack) were asked for."""
+    last_map: int | None = None
+    """The map behind which a body may end; None where its end is asked for."""
     record: dict[str, Any] | None = None
     """Where parts note what someone asked for (balance losses, scores, keys); None where nobody did."""
     memo: dict[Any, Any] | None = None

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ...context import Context
+from ...errors import CannotRun
 from ...spec import NormSpec, Place, build
 from ..dense import Dense
+from ..initial import draw
 from .head import Features, Head
 
 Pool = Literal["avg", "max", "token", ""]
@@ -47,14 +49,12 @@ class Classes(Head):
         self.norm = None if norm is None else build("norm", norm, dim, place=place.at("norm"))
         self.set_classes(num_classes)
 
-    def set_classes(self, num_classes: int) -> None:
-        """A fresh dense layer for `num_classes` classes; none for 0."""
+    def set_classes(self, num_classes: int, std: float | None = 0.02) -> None:
+        """A fresh dense layer for `num_classes` classes, drawn with `std` as by `initial.draw`; none for 0."""
         self.num_classes = num_classes
         self.fc = Dense(self.dim, num_classes, bias=self.use_bias) if num_classes else None
         if self.fc is not None:
-            nn.init.trunc_normal_(self.fc.weight, std=0.02)
-            if self.fc.bias is not None:
-                nn.init.zeros_(self.fc.bias)
+            draw(self.fc, std)
 
     def finish(self, x: Tensor, ctx: Context) -> Tensor:
         return self.norm(x, ctx) if self.norm is not None and self.order == "norm_pool" else x
@@ -63,7 +63,9 @@ class Classes(Head):
         """(B, C) what the dense layer sees ((B, tokens, C) with pool "")."""
         x = features.x
         if self.pool == "token":
-            x = x[:, 0] if features.prefix else x.flatten(1, -2).mean(1)
+            if not features.prefix:
+                raise CannotRun("pool 'token' takes the class token, and these features have none; pool otherwise")
+            x = x[:, 0]
         elif self.pool:
             tokens = x[:, features.prefix :] if x.dim() == 3 else x.flatten(1, -2)
             if ctx.padding is not None:
