@@ -40,7 +40,7 @@ class Fitting(LightningModule):
         """None: the run makes its optimizer when the model stands on its device."""
 
     def on_fit_start(self) -> None:
-        self.run.rank, self.run.writes = self.global_rank, self.trainer.is_global_zero
+        self.run.rank, self.run.writes, self.run.mean = self.global_rank, self.trainer.is_global_zero, self.mean
         self.run.prepare(self.resumed, self.source)
         self.resumed = None
         self.model.train()
@@ -52,9 +52,17 @@ class Fitting(LightningModule):
         if not self.after():
             self.trainer.should_stop = True
 
-    def agreed(self, flag: bool) -> bool:
-        """What the first process says, in every process."""
-        return flag if self.trainer.world_size == 1 else bool(self.trainer.strategy.broadcast(flag))
+    def agreed(self, said: tuple[bool, ...]) -> tuple[bool, ...]:
+        """What the first process says, in every process: all stop after the same step."""
+        return said if self.trainer.world_size == 1 else tuple(self.trainer.strategy.broadcast(said))
+
+    def mean(self, value: torch.Tensor) -> torch.Tensor:
+        """The mean over the processes."""
+        if self.trainer.world_size == 1:
+            return value
+        reduced = self.trainer.strategy.reduce(value.clone(), reduce_op="mean")
+        assert isinstance(reduced, torch.Tensor)
+        return reduced
 
 
 def fit(fitting: Fitting, start: int, stop: int, *, devices: Any, workers: int) -> None:

@@ -235,14 +235,14 @@ class _Job:
         """Judge, keep and tell what is due after a step; whether to go on."""
         run, config = self.run, self.run.config
         self.teller.step(run.step)
-        late = self.fitting.agreed(self.deadline is not None and time.monotonic() > self.deadline)
-        broken = self.interrupted is not None
+        overdue = self.deadline is not None and time.monotonic() > self.deadline
+        late, broken = self.fitting.agreed((overdue, self.interrupted is not None))
         last = run.step == config.steps
         due = run.step % (config.eval_every or 1) == 0 or last
         go_on = run.step < self.until and not late and not broken
         if due or (late and not broken):
             entry = run.judge()
-            wanted = self._tell(entry)
+            (wanted,) = self.fitting.agreed((self._tell(entry),))
             if config.patience is not None and run.stale >= config.patience and not last:
                 run.ended = self.status = "early stop"
                 go_on = False

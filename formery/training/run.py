@@ -51,6 +51,8 @@ class Run:
             folder,
         )
         self.writes, self.rank = True, 0
+        self.mean: Callable[[Tensor], Tensor] = lambda value: value
+        """Over the processes, where there are several."""
         self.step = 0
         self.best: dict[str, Any] | None = None
         """{"step", "score", "metrics"} of the best judgement."""
@@ -134,7 +136,7 @@ class Run:
     def judge(self) -> Entry:
         """Judge on the validation part, note the entry, and keep the weights if they are the best so far."""
         assert self.total is not None
-        loss = self.total.item() / max(1, self.num_summed)
+        loss = self.mean(self.total).item() / max(1, self.num_summed)
         if not math.isfinite(loss):
             raise self._diverged(loss)
         metrics = self.task.evaluate(self.judged_model, self.data, "validation")
@@ -167,16 +169,16 @@ class Run:
 
     def _keep_best(self) -> None:
         tensors = tensors_of(self.judged_model)
-        if self.folder is None or not self.writes:
+        if self.folder is None:
             self.kept = {name: t.clone() for name, t in tensors.items()}
-        else:
+        elif self.writes:
             checkpoint.save_best(self.folder, self.step, tensors)
 
     def put_best(self) -> None:
         """Give the model the best weights."""
         if self.best is None:
             return
-        if self.folder is None or not self.writes:
+        if self.folder is None:
             checkpoint.put(self.model, self.kept, "the best weights")
         else:
             path = checkpoint.best_path(self.folder, self.best["step"])
@@ -186,10 +188,13 @@ class Run:
 
     def save(self) -> None:
         """Write a checkpoint, where there is a folder."""
-        if self.folder is None or not self.writes:
+        if self.folder is None:
             return
         assert self.optimizer is not None
         assert self.total is not None
+        loss_sum = self.mean(self.total).item()
+        if not self.writes:
+            return
         self.seconds = time.perf_counter() - (self._clock or 0.0)
         tensors = {f"model:{name}": t for name, t in tensors_of(self.model).items()}
         tensors |= {f"optimizer:{name}": t for name, t in optimizer.averages(self.optimizer).items()}
@@ -201,7 +206,7 @@ class Run:
             "stale": self.stale,
             "ended": self.ended,
             "seconds": self.seconds,
-            "loss_sum": self.total.item(),
+            "loss_sum": loss_sum,
             "num_summed": self.num_summed,
             "updates": optimizer.update_counts(self.optimizer),
             "num_averaged": 0 if self.averaged is None else int(self.averaged.n_averaged),

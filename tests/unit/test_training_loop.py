@@ -37,6 +37,26 @@ here.train(here.fresh(), here.images(), folder=sys.argv[1], quiet=True, on_progr
 """
 
 
+TWO = """
+import sys, torch
+from tests.unit import test_training_loop as here
+if __name__ == "__main__":
+    model = here.plain()
+    result = here.train(model, here.images(), folder=sys.argv[1], quiet=True, devices=2, **here.SHARED)
+    torch.save((model.state_dict(), here.told(result.curve)), f"{sys.argv[1]}/{torch.distributed.get_rank()}.pt")
+"""
+
+SHARED = {"steps": 6, "batch_size": 8, "eval_every": 3, "learning_rate": 1e-2}
+
+
+def plain():
+    """A model without randomness."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    nn.init.zeros_(model[1].weight)
+    nn.init.zeros_(model[1].bias)
+    return model
+
+
 def images():
     rng = np.random.default_rng(0)
     labels = np.arange(60) % 3
@@ -205,12 +225,34 @@ def test_it_runs_outside_the_main_thread(unbroken):
     assert same(model, unbroken[0])
 
 
+@pytest.mark.slow
+def test_two_devices_train_as_one(tmp_path):
+    """Two processes on the CPU: the batch is shared out, the gradient is its mean, the first process writes."""
+    alone = plain()
+    wanted = train(alone, images(), quiet=True, **SHARED)
+    (tmp_path / "two.py").write_text(TWO)
+    root = str(Path(__file__).parents[2])
+    ran = subprocess.run(
+        [sys.executable, str(tmp_path / "two.py"), str(tmp_path)],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root, "CUDA_VISIBLE_DEVICES": ""},
+        timeout=300,
+    )
+    assert ran.returncode == 0, ran.stderr
+    found = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+    for weights, curve in found:
+        assert all(torch.equal(weights[name], found[0][0][name]) for name in weights)
+        assert all(torch.allclose(weights[name], t, atol=1e-5) for name, t in alone.state_dict().items())
+        assert [entry["loss"] for entry in curve] == pytest.approx([entry["loss"] for entry in wanted.curve], rel=1e-5)
+    assert len((tmp_path / "journal.jsonl").read_text().splitlines()) == 2
+
+
 def test_pieces_and_workers_do_not_change_the_training():
     results = []
     for accumulate, workers in ((1, 0), (3, 0), (1, 1)):
-        model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
-        nn.init.zeros_(model[1].weight)
-        nn.init.zeros_(model[1].bias)
+        model = plain()
         config = TrainConfig.of(OPTIONS, accumulate=accumulate, ema=None, learning_rate=1e-3)
         train(model, images(), config=config, quiet=True, workers=workers)
         results.append(model[1].weight.detach())
