@@ -73,7 +73,8 @@ def allows(model: dict[str, Any], head: dict[str, Any]) -> bool:
         subject = Subject(registry.find(role, node["kind"]), options, GRIDS[1])
         if role == "mixer" and subject.declared("causal") == "never":
             return False
-        if role == "norm" and registry.find(role, node["kind"]).over == "grid and channels":
+        part = registry.find(role, node["kind"])
+        if part.looks_at_batch or (role == "norm" and part.over == "grid and channels"):
             return False
     return True
 
