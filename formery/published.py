@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from . import cards, saving
+from . import cards, registry, saving
 from .errors import BadFile, BadWeights, UnknownName
 from .files import read_json
+from .parts.part import Part
 from .spec import override, resolve, short
 from .weights import Dialect, expected, match, plain, to_ours, to_theirs
 
@@ -303,6 +304,12 @@ def resize(model: Model, img_size: int | list[int]) -> None:
     """Make an image model one of another resolution: what is bound to a grid is resized by its declared rule."""
     if model.plans:
         raise BadWeights("a rewritten model keeps its resolution; resize it, then rewrite it")
+    for path, module in model.named_modules():
+        if isinstance(module, Part) and not module.resizable:
+            kind = registry.name_of("mixer", type(module)) or type(module).__name__
+            raise BadWeights(
+                f"{path}: {kind!r} has no rule for another resolution; build the model with that img_size and train it"
+            )
     old = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     grids = {
         f"{path}.{name}": (tuple(module.grid), rule)

@@ -38,6 +38,8 @@ class Part(nn.Module):
 
     resizes: Mapping[str, Resize] = {}
     """Names of its tensors that are bound to its `grid`, and how each is carried over to another."""
+    resizable: bool = True
+    """Whether they can be carried over at all."""
 
     def reset_derived(self) -> None:
         """Make buffers that follow from the options (masks, tables) again; called after loading."""

@@ -174,8 +174,11 @@ def check_bound_to_one_grid(subject: Subject) -> None:
     with pytest.raises(CannotRun, match="bound to 24 tokens"):
         mixer(subject.tokens(grid=grid))
     elsewhere = subject.plain(grid).state_dict()
-    for name, tensor in mixer.state_dict().items() if mixer.resizes else ():
-        rule = mixer.resizes.get(name, lambda tensor, old, new: tensor)
+    differing = {name for name, tensor in mixer.state_dict().items() if tensor.shape != elsewhere[name].shape}
+    assert differing
+    assert set(mixer.resizes) == (differing if mixer.resizable else set())
+    for name, rule in mixer.resizes.items():
+        tensor = mixer.state_dict()[name]
         assert rule(tensor, subject.grid, grid).shape == elsewhere[name].shape
         assert torch.equal(rule(tensor, subject.grid, subject.grid), tensor)
 

@@ -194,6 +194,13 @@ class HidesThatItIsBound(SpatialFC):
     bound = False
 
 
+@breaks("check_bound_to_one_grid", {"bias": True})
+class ForgetsARule(SpatialFC):
+    def __init__(self, dim: int, *, bias: bool = False, grid: tuple[int, ...]) -> None:
+        super().__init__(dim, bias=bias, grid=grid)
+        self.resizes = {"mix.weight": self.resizes["mix.weight"]}
+
+
 @breaks("check_scales_fold", HEADS)
 class ReadsMoreThanItSays(Attention):
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:

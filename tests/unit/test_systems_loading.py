@@ -16,6 +16,7 @@ import formery
 from formery.errors import BadFile, BadSpec, BadWeights
 from formery.interop import transformers
 from formery.model import Model
+from formery.published import resize
 
 SPEC: dict[str, Any] = {
     "name": "metaformer",  # a system's name: any size of it
@@ -144,6 +145,20 @@ def test_a_spatial_fc_is_resized() -> None:
     adopted = Model(spec)
     adopted.load_published(source.to_published("authors"))
     assert adopted.resolved["stem"]["img_size"] == 64
+
+
+def test_a_spatial_fcs_bias_is_resized_and_a_spatial_mlp_refused() -> None:
+    def model_of(mixer: Any) -> Model:
+        return Model({**SPEC, "body": {**SPEC["body"], "mixer": ["pooling", mixer], "positions": None}})
+
+    model = model_of({"kind": "spatial_fc", "bias": True})
+    resize(model, 64)
+    assert model.body.stages[1].blocks[0].mixer.mix.bias.shape == (64,)
+    model = model_of("spatial_mlp")
+    before = model.resolved
+    with pytest.raises(BadWeights, match=r"body\.stages\.1\.blocks\.0\.mixer: 'spatial_mlp' has no rule for another"):
+        resize(model, 64)
+    assert model.resolved == before
 
 
 def test_another_models_names() -> None:

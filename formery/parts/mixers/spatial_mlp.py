@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from ...context import NOTHING, Context, State
@@ -11,15 +14,21 @@ from ..activations import ACTIVATIONS, Activation
 from ..dense import Dense
 from .mixer import Mixer
 
+Ratio = Annotated[float, Field(gt=0)]
+
 
 class SpatialMLP(Mixer):
-    """Dense over the N tokens to `ratio` * N, activation, dense back; the same for all channels; bound to one grid."""
+    """Dense over the N tokens to `ratio` * N, activation, dense back; the same for all channels; bound to one grid.
+
+    Its weights stay at that grid: the hidden units, whose number follows from it, stand for no places.
+    """
 
     EXAMPLES = ({}, {"ratio": 2.0, "activation": "relu"})
     bound = True
+    resizable = False
 
     def __init__(
-        self, dim: int, *, ratio: float = 0.5, activation: Activation = "gelu", bias: bool = True, grid: tuple[int, ...]
+        self, dim: int, *, ratio: Ratio = 0.5, activation: Activation = "gelu", bias: bool = True, grid: tuple[int, ...]
     ) -> None:
         super().__init__()
         tokens = torch.Size(grid).numel()
