@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BadData
+from ..errors import BadData, BadSpec
 
 if TYPE_CHECKING:
     from .images import ImageData
@@ -50,11 +50,11 @@ def markov(text: bytes, train: bytes, order: int) -> float:
 
     Witten and Bell's interpolation (The zero-frequency problem, 1991, method C): after a context h seen c(h) times with
     t(h) different successors, p(x | h) = (c(h x) + t(h) p(x | h')) / (c(h) + t(h)), where h' is h without its first
-    byte; below the empty context stands the uniform 1/256. The first bytes of `text` see the end of `train`. Orders 0
-    to 7.
+    byte; below the empty context stands the uniform 1/256. The first bytes of `text` see the end of `train`. BadSpec
+    for orders other than 0 to 7.
     """
     if not 0 <= order <= 7:
-        raise ValueError(f"order {order} is not in 0..7: contexts are packed into 64 bits")
+        raise BadSpec(f"order: a Markov model of 0 to 7 bytes of context is counted here, got {order}")
     known = np.frombuffer(train, dtype=np.uint8)
     _length(train)
     lead = known[-order:] if order else known[:0]

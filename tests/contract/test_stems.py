@@ -44,7 +44,6 @@ def check_tokens_are_as_it_says(subject: Subject) -> None:
     assert x.dtype == torch.float64
     assert ctx == NOTHING
     assert stem(raw(stem, 2, 2 * SIZE), NOTHING)[0].shape[1] == 2 * SIZE // stem.stride
-    assert isinstance(stem.macs(24), int)
 
 
 @STEMS.promise()

@@ -40,7 +40,7 @@ class ConvStem(Stem):
         super().__init__()
         place = place or Place("stem")
         self.dim, self.stride = dim, stride
-        self.grid = tuple(max(1, (n + 2 * padding - size) // stride + 1) for n in image_size(img_size))
+        self.grid = tuple((n + 2 * padding - size) // stride + 1 for n in image_size(img_size, size - 2 * padding))
         self.conv = channels_last_conv(in_chans, dim, size, stride, padding, bias=bias)
         self.norm = None if norm is None else build("norm", norm, dim, place=place.at("norm"))
         self.writes = ("conv",) if norm is None else ("norm",)

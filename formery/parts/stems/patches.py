@@ -37,7 +37,7 @@ class Patches(Stem):
         super().__init__()
         place = place or Place("stem")
         self.dim, self.stride = dim, size
-        self.grid = tuple(max(1, n // size) for n in image_size(img_size))
+        self.grid = tuple(n // size for n in image_size(img_size, size))
         self.conv = nn.Conv2d(in_chans, dim, size, size, bias=bias)
         self.norm = None if norm is None else build("norm", norm, dim, place=place.at("norm"))
         self.writes = ("conv",) if norm is None else ("norm",)

@@ -23,16 +23,12 @@ class Stem(Part):
     def forward(self, inputs: Tensor, ctx: Context) -> tuple[Tensor, Context]:
         raise NotImplementedError
 
-    def macs(self, *size: int) -> int:
-        """Multiply-adds an item beyond those of its linears and convolutions."""
-        return 0
 
-
-def image_size(size: int | list[int]) -> tuple[int, int]:
-    """(height, width) of an `img_size` option: a number, or two."""
+def image_size(size: int | list[int], least: int = 1) -> tuple[int, int]:
+    """(height, width) of an `img_size` option: a number, or two. BadSpec below `least`, which makes one token."""
     height, width = (size, size) if isinstance(size, int) else size
-    if height < 1 or width < 1:
-        raise BadSpec(f"img_size is at least 1, got {size}")
+    if min(height, width) < max(1, least):
+        raise BadSpec(f"img_size is at least {max(1, least)} here, for one token, got {size}")
     return height, width
 
 
