@@ -32,7 +32,6 @@ DEFAULT_KINDS = {"block": "block"}
 
 Spec = str | Mapping[str, Any]
 Node = dict[str, Any]
-StemSpec = Annotated[Spec, "stem"]
 MixerSpec = Annotated[Spec, "mixer"]
 ChannelSpec = Annotated[Spec, "channel"]
 SublayerSpec = Annotated[Spec, "sublayer"]
@@ -42,7 +41,6 @@ MergeSpec = Annotated[Spec, "merge"]
 SchemeSpec = Annotated[Spec, "scheme"]
 BlockSpec = Annotated[Spec, "block"]
 BodySpec = Annotated[Spec, "body"]
-HeadSpec = Annotated[Spec, "head"]
 
 MODEL = {"stem": "stem", "body": "body", "head": "head"}
 

@@ -112,8 +112,3 @@ def judging(model: nn.Module, device: torch.device | str | None) -> Iterator[tor
             module.training = mode
         if wanted != found:
             model.to(found)
-
-
-def in_stem(resolved: Mapping[str, Any], option: str) -> bool:
-    """Whether the stem of a resolved spec has this option."""
-    return option in resolved["stem"]

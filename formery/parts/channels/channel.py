@@ -11,8 +11,5 @@ from ..part import Part
 class Channel(Part):
     """Maps tokens (B, *grid, C) to tokens of the same shape, each token alone."""
 
-    prunable: tuple[str, ...] = ()
-    """Names of its axes that a rewrite may narrow."""
-
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
         raise NotImplementedError

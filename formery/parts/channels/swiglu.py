@@ -19,7 +19,7 @@ class SwiGLU(Channel):
     """
 
     EXAMPLES = ({}, {"hidden": 24, "bias": True})
-    reads, writes, prunable = ("expand",), ("reduce",), ("hidden",)
+    reads, writes = ("expand",), ("reduce",)
 
     def __init__(self, dim: int, *, hidden: int | None = None, bias: bool = False) -> None:
         super().__init__()

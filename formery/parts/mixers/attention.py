@@ -34,7 +34,7 @@ class Attention(Mixer):
     )
     causal, streams, packs = "on request", "any", True
     state_growth: Growth = "linear"
-    reads, writes, prunable = ("qkv",), ("out",), ("heads",)
+    reads, writes = ("qkv",), ("out",)
 
     def __init__(
         self,

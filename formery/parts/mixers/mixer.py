@@ -29,8 +29,6 @@ class Mixer(Part):
     """How the state of a stream grows with its tokens."""
     bound: bool = False
     """Whether its parameters fit one grid only."""
-    prunable: tuple[str, ...] = ()
-    """Names of its axes that a rewrite may narrow."""
 
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
         raise NotImplementedError
