@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from . import registry, saving
 from .bodies.body import Body
 from .context import NOTHING, Context, State, Stream
-from .errors import BadSpec, CannotRun
+from .errors import BadSpec, CannotRun, FormeryError
 from .parts.heads.classes import Classes
 from .parts.heads.features import MapFeatures, as_map
 from .parts.heads.head import Features, Head
@@ -229,12 +229,14 @@ class Model(nn.Module):
                 ctx = ctx.but(key_padding=ctx.padding, positions=_places(ctx))
             x, ctx = self.stem(inputs, ctx)
             return self.body(x, ctx), ctx
-        before = state.counts()
+        before, begun = state.counts(), False
         try:
             x, ctx = self.stem(inputs, state.context(ctx, inputs.shape[1]))
+            begun = True
             return self.body(x, ctx, state.parts), ctx
-        except BaseException:  # what is refused has not been read: the stream goes on where it was
+        except BaseException as error:  # what is refused has not been read: the stream goes on where it was
             state.recount(before)
+            state.broken |= begun and not isinstance(error, FormeryError)
             raise
 
     def _check_rows(self, inputs: Tensor, ctx: Context) -> None:

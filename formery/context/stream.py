@@ -25,6 +25,8 @@ class Stream:
     """Tokens given so far, padding counted."""
     padding: Tensor | None = None
     """(B, total) where the tokens given so far were padding; None where none was."""
+    broken: bool = False
+    """Whether a forward broke off when some layers had read their input and others had not."""
 
     @classmethod
     def start(cls, parts: State, batch: int, capacity: int, device: Any = None) -> Stream:
@@ -34,8 +36,10 @@ class Stream:
     def context(self, ctx: Context, length: int) -> Context:
         """The context of the next `length` tokens: positions and past padding filled in, counts moved on.
 
-        CannotRun beyond the capacity, and for packed sequences, which begin and end in one forward.
+        CannotRun beyond the capacity, for a broken stream, and for packed sequences: they begin and end in one forward.
         """
+        if self.broken:
+            raise CannotRun("this stream broke off amid its layers; restore a snapshot of it, or begin a new one")
         if ctx.bounds is not None:
             raise CannotRun("packed sequences do not stream; give each a row, with padding where they differ in length")
         end = self.total + length
@@ -82,7 +86,7 @@ class Stream:
     def restore(self, snapshot: tuple[Any, ...]) -> None:
         """Return to the moment of a snapshot."""
         parts, seen, self.total, self.padding = snapshot
-        self.seen = seen.clone()
+        self.seen, self.broken = seen.clone(), False
         self.parts.restore(parts)
 
     def nbytes(self) -> int:

@@ -1,4 +1,4 @@
-"""A learned table of positions has an end, and nobody goes beyond it unseen."""
+"""A learned table of positions has an end, and nobody goes beyond it unseen; a stream holds what was read, no more."""
 
 from __future__ import annotations
 
@@ -76,3 +76,23 @@ def test_a_refused_input_leaves_the_stream_where_it_was(model: Model) -> None:
             model(wrong, state=state, ctx=ctx)
     pieces += [model(tokens(6)[:, 2:4], state=state), model(tokens(6)[:, 4:], state=state)]
     assert torch.allclose(torch.cat(pieces, 1), model(tokens(6)), atol=1e-6)
+
+
+def test_a_stream_that_broke_off_amid_its_layers_is_not_gone_on_with() -> None:
+    model = Model({**SPEC, "body": {**SPEC["body"], "depth": 2}}).eval()
+    state = model.new_state(1, 6)
+    first = model(tokens(2), state=state)
+    before = state.snapshot()
+
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    hook = model.body.blocks[1].register_forward_pre_hook(fail)  # type: ignore[index, union-attr]
+    with pytest.raises(MemoryError):
+        model(tokens(6)[:, 2:], state=state)
+    hook.remove()
+    for _ in range(2):
+        with pytest.raises(CannotRun, match="broke off amid its layers; restore a snapshot of it, or begin a new one"):
+            model(tokens(6)[:, 2:], state=state)
+    state.restore(before)
+    assert torch.allclose(torch.cat([first, model(tokens(6)[:, 2:], state=state)], 1), model(tokens(6)), atol=1e-6)
