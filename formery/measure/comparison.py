@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -75,12 +75,27 @@ class Comparison(Report):
 
     base: str
     rows: list[Row]
-    rounds: int
     seed: int
     machine: Machine | None
+    samples: dict[str, list[float]]
+    """Seconds a call of each, by rounds."""
+
+    @property
+    def rounds(self) -> int:
+        return len(self.samples[self.base])
 
     def __getitem__(self, name: str) -> Row:
         return next(row for row in self.rows if row.name == name)
+
+    def against(self, base: str) -> Comparison:
+        """The same samples with ratios to another of the models."""
+        if base not in self.samples:
+            raise BadSpec(f"base {base!r} is none of {', '.join(self.samples)}")
+        rows = []
+        for row in self.rows:
+            lower, middle, upper = _ratios(self.samples, base, row.name)
+            rows.append(replace(row, ratio=middle, ratio_lower=lower, ratio_upper=upper))
+        return replace(self, base=base, rows=rows)
 
     def table(self) -> Table:
         rows = [
@@ -135,11 +150,16 @@ def compare(
     rows = []
     for name, work in chosen.items():
         timing = Timing.of(samples[name], calls=watches[name].calls, threads=used, clock=clock)
-        lower, middle, upper = quartiles([b / t for b, t in zip(samples[base], samples[name], strict=True)])
         products = work.macs / timing.median / known.rate(work.dtype) if known and work.macs else None
         bandwidth = work.bytes / timing.median / known.bandwidth if known and work.bytes else None
+        lower, middle, upper = _ratios(samples, base, name)
         rows.append(Row(name, timing, middle, lower, upper, products, bandwidth))
-    return Comparison(base, rows, len(samples[base]), seed, known)
+    return Comparison(base, rows, seed, known, samples)
+
+
+def _ratios(samples: Mapping[str, list[float]], base: str, name: str) -> tuple[float, float, float]:
+    """Quartiles of a round's base time over its time of `name`."""
+    return quartiles([b / t for b, t in zip(samples[base], samples[name], strict=True)])
 
 
 def _rounds(

@@ -95,8 +95,13 @@ def test_ratios_are_those_of_rounds(small_machine) -> None:  # type: ignore[no-u
     assert result["slow"].ratio == result["slow"].ratio_lower == 1
     assert 2 < result["quick"].ratio_lower <= result["quick"].ratio <= result["quick"].ratio_upper < 3.1
     assert result["quick"].of_products is None
-    swapped = compare({"slow": slow, "quick": quick}, base="quick", seconds=0.3)
+    swapped = result.against("quick")
     assert swapped["slow"].ratio < 0.5
+    assert swapped["slow"].timing == result["slow"].timing
+    assert swapped.rounds == len(result.samples["slow"])
+    assert compare({"slow": slow, "quick": quick}, base="quick", seconds=0.1)["quick"].ratio == 1
+    with pytest.raises(BadSpec, match="base"):
+        result.against("neither")
     assert json.loads(json.dumps(result.as_dict()))["rows"][1]["name"] == "quick"
 
 

@@ -32,7 +32,7 @@ def gated_delta_rule(
     if state is None:
         dtype = torch.promote_types(v.dtype, torch.float32)
         state = v.new_zeros(v.shape[0], v.shape[2], k.shape[-1], v.shape[-1], dtype=dtype)
-    if torch.is_autocast_enabled(v.device.type):
+    if not v.is_meta and torch.is_autocast_enabled(v.device.type):
         with torch.autocast(v.device.type, enabled=False):
             return _fastest(q, k, v, g, beta, state)
     return _fastest(q, k, v, g, beta, state)
