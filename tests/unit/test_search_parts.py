@@ -54,7 +54,8 @@ def test_a_pure_candidate_has_one_kind_of_mixer_and_a_mixed_one_several() -> Non
 
     for source in (images(32), open_data("pydoc")):
         for candidate in propose(source):
-            mixers = {(node["kind"], node.get("window")) for _, role, node in walk(resolve(candidate.spec)) if role == "mixer"}
+            nodes = [node for _, role, node in walk(resolve(candidate.spec)) if role == "mixer"]
+            mixers = {(node["kind"], node.get("window")) for node in nodes}
             assert (len(mixers) == 1) is candidate.pure, (candidate.name, mixers)
 
 
@@ -63,7 +64,8 @@ def test_a_race_halves_its_field_and_settles_ties_without_a_clock() -> None:
 
     def train(name: str, steps: int, rung: int) -> dict[str, Any]:
         seen.append((name, steps))
-        return {"score": {"a": 1.0, "b": 1.0, "c": 0.5, "d": 0.2, "e": 0.1}[name], "params": {"a": 9, "b": 3}.get(name, 5)}
+        scores = {"a": 1.0, "b": 1.0, "c": 0.5, "d": 0.2, "e": 0.1}
+        return {"score": scores[name], "params": {"a": 9, "b": 3}.get(name, 5)}
 
     rounds = race(["a", "b", "c", "d", "e"], [10, 20, 40], train)
     assert [r.steps for r in rounds] == [10, 20, 40]
