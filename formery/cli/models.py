@@ -27,7 +27,17 @@ class Subject:
     kind: Kind
     """`spec`: to be built; `saved`: formery's folder; `published`: one of transformers'; `onnx`: an exported model."""
     path: Path
-    spec: dict[str, Any] | None = None
+    read: dict[str, Any] | None = None
+    """The spec, where it was read from a file."""
+
+    @property
+    def spec(self) -> dict[str, Any] | None:
+        """The spec of what is to be built. That of a published variant imports its system, and torch with it."""
+        if self.kind != "spec" or self.read is not None:
+            return self.read
+        from .. import cards
+
+        return cards.spec_of(self.text)
 
 
 def find(text: str, *, onnx: bool = False) -> Subject:
@@ -43,7 +53,8 @@ def find(text: str, *, onnx: bool = False) -> Subject:
         for folder in (path, path / "model"):  # a run keeps its model in a folder of this name
             if (folder / CONFIG).is_file():
                 return _folder(text, folder)
-    return Subject(text, "spec", path, _named(text, path))
+    _check_name(text, path)
+    return Subject(text, "spec", path)
 
 
 def _exported(text: str, path: Path, allowed: bool) -> Subject:
@@ -69,12 +80,12 @@ def _folder(text: str, folder: Path) -> Subject:
     return Subject(text, "published", folder)
 
 
-def _named(text: str, path: Path) -> dict[str, Any]:
-    """The spec of a published variant."""
+def _check_name(text: str, path: Path) -> None:
+    """UnknownName or BadFile unless `text` is the name of a published variant."""
     from .. import cards
 
     try:
-        return cards.spec_of(text)
+        cards.canonical(text)
     except UnknownName as error:
         if path.is_dir():
             raise BadFile(f"{text} holds no saved model: {CONFIG} and {WEIGHTS} are needed") from None
@@ -111,8 +122,8 @@ def read_mapping(text: str) -> dict[str, Any]:
     except RecursionError:
         raise BadSpec(f"{text} is nested too deeply to be a spec") from None
     if not isinstance(found, dict):
-        kind = "is empty" if found is None else f"holds a {type(found).__name__}"
-        raise BadSpec(f"{text} {kind}; a spec is a mapping with stem, body and head")
+        holds = "nothing" if found is None else "a list" if isinstance(found, list) else "one value"
+        raise BadSpec(f"{text} holds {holds}; a spec is a mapping with stem, body and head")
     return found
 
 
@@ -155,8 +166,9 @@ def open_model(subject: Subject, changes: dict[str, Any] | None = None) -> Model
 
     if subject.kind == "published":
         return create_model(f"{subject.path.resolve()}/").eval()
-    assert subject.spec is not None
-    return create_model(subject.spec, override=changes or None).eval()
+    spec = subject.spec
+    assert spec is not None
+    return create_model(spec, override=changes or None).eval()
 
 
 def hollow_model(subject: Subject, changes: dict[str, Any] | None = None) -> Model:
@@ -171,9 +183,8 @@ def hollow_model(subject: Subject, changes: dict[str, Any] | None = None) -> Mod
     from ..create import model_spec
     from ..model import Model
 
-    if subject.kind == "spec":
-        assert subject.spec is not None
-        resolved = model_spec(subject.spec, override=changes or None)
+    if (spec := subject.spec) is not None:
+        resolved = model_spec(spec, override=changes or None)
         with saving.blank():
             return Model(resolved).eval()
     config = saving.read_config(subject.path)

@@ -46,7 +46,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, 
 
     made = Table(title=escape(title) or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for i, column in enumerate(columns):
-        made.add_column(column, justify="right" if i in right else "left", overflow="fold")
+        made.add_column(column, justify="right" if i in right else "left", overflow="fold", no_wrap=i == 0)
     for row in rows:
         made.add_row(*(escape("" if cell is None else str(cell)) for cell in row))
     out = console()

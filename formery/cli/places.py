@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 from pathlib import Path
 
 from ..errors import BadFile, BadSpec, Unwritable
@@ -55,5 +55,10 @@ def _check_above(path: Path, text: str) -> None:
         at = at.parent
     if not at.is_dir():
         raise Unwritable(f"cannot write {text}: {at} is a file; choose another --out")
-    if not os.access(at, os.W_OK | os.X_OK):
-        raise Unwritable(f"cannot write {text}: {at} is not writable; choose another --out")
+    try:
+        with tempfile.TemporaryFile(
+            dir=at
+        ):  # rights alone do not tell: file systems can be read-only, or no place at all
+            pass
+    except OSError as error:
+        raise Unwritable(f"cannot write {text}: {error.strerror or error} in {at}; choose another --out") from None

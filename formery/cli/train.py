@@ -109,7 +109,7 @@ def _single(
 
     from ..training.single import train_one
 
-    start: Mapping[str, Any] | Path = subject.path if subject.spec is None else subject.spec
+    start: Mapping[str, Any] | Path = subject.path if subject.kind != "spec" else subject.spec or {}
     facts = train_one(
         start, data, place, config, changes=inside or None, options=beside["data"], task=beside["task"], **how
     )
@@ -146,6 +146,6 @@ def _devices(text: str) -> str | int:
 def _name(subject: Subject) -> str:
     """What a run is called after its model."""
     path = subject.path
-    if subject.spec is None and path.name == "model":
+    if subject.kind != "spec" and path.name == "model":
         path = path.parent
     return path.stem or "model"
