@@ -1,4 +1,4 @@
-"""Cards: the published facts of systems, as data, read without importing torch or any system."""
+"""Cards: the published facts of systems and rewrites, as data, read without importing torch or any system."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from .registry import nearest
 
 GROUPS = ("vision", "language")
 """Folders of `formery.systems`."""
+BESIDE = ("rewrites",)
+"""Packages of formery that keep the card of what they build beside it: a method, without variants."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """One system's card: what `NAME.toml` says."""
+    """What `NAME.toml` says of a system or a rewrite."""
 
     name: str
     group: str
@@ -36,7 +38,7 @@ class Card:
     @property
     def variants(self) -> dict[str, dict[str, Any]]:
         """Published sizes by canonical name: params, macs, causal, streams, published figures, aliases."""
-        return dict(self.data["variants"])
+        return dict(self.data.get("variants", {}))
 
     @property
     def claims(self) -> list[dict[str, Any]]:
@@ -48,21 +50,31 @@ class Card:
         return list(self.data.get("model_types", []))
 
     @property
+    def package(self) -> str:
+        """Where the card lies."""
+        return f"formery.{self.group}" if self.group in BESIDE else f"formery.systems.{self.group}"
+
+    @property
     def module(self) -> str:
-        return f"formery.systems.{self.group}.{self.name}"
+        return f"{self.package}.{self.name}"
 
 
 @cache
 def cards() -> dict[str, Card]:
-    """All cards by the system's name."""
-    return {card.name: card for card in _read()}
+    """The cards of all systems, by name."""
+    return {card.name: card for group in GROUPS for card in _read(f"formery.systems.{group}", group)}
 
 
-def _read() -> Iterator[Card]:
-    for group in GROUPS:
-        for entry in sorted(files("formery.systems").joinpath(group).iterdir(), key=lambda e: e.name):
-            if entry.name.endswith(".toml"):
-                yield Card(entry.name.removesuffix(".toml"), group, tomllib.loads(entry.read_text(encoding="utf-8")))
+@cache
+def everything() -> dict[str, Card]:
+    """The cards of all systems, then those of rewrites, by name."""
+    return cards() | {card.name: card for group in BESIDE for card in _read(f"formery.{group}", group)}
+
+
+def _read(package: str, group: str) -> Iterator[Card]:
+    for entry in sorted(files(package).iterdir(), key=lambda e: e.name):
+        if entry.name.endswith(".toml"):
+            yield Card(entry.name.removesuffix(".toml"), group, tomllib.loads(entry.read_text(encoding="utf-8")))
 
 
 @cache
@@ -98,12 +110,15 @@ def card_of_variant(name: str) -> Card | None:
 
 
 def card(name: str) -> Card:
-    """The card of a system, or of the system that a variant belongs to; UnknownName with the nearest names."""
-    if name in cards():
-        return cards()[name]
+    """The card of a system, a rewrite (or its paper) or a variant's system; UnknownName with the nearest names."""
+    if name in everything():
+        return everything()[name]
+    for beside in everything().values():
+        if beside.group in BESIDE and f"{beside.group.removesuffix('s')}.{name}" in beside.data["parts"]:
+            return beside
     if name in variants() or name in aliases():
         return variants()[canonical(name)]
-    raise UnknownName(f"no system is called {name!r}; {nearest(name, [*cards(), *variants()])}")
+    raise UnknownName(f"no system or rewrite is called {name!r}; {nearest(name, [*everything(), *variants()])}")
 
 
 def module_of(card: Card) -> Any:

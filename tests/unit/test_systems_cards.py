@@ -55,8 +55,9 @@ def test_card_is_whole(card: cards.Card) -> None:
     assert all(card.data.get(key) for key in NEEDED)
     assert all(text and text == text.strip() for key in ("notes", "disagreements") for text in card.data.get(key, []))
     for claim in card.claims:
-        assert set(claim) == {"id", "says", "source", "bar", "check"}
-        assert all(isinstance(text, str) and text for text in claim.values())
+        facts = {key: claim[key] for key in ("id", "says", "source", "bar", "check")}
+        assert set(claim) <= {*facts, "slow", "measured"}
+        assert all(isinstance(text, str) and text for text in facts.values())
         assert claim["check"].startswith(f"formery.claims.{card.name}:")
     assert len({claim["id"] for claim in card.claims}) == len(card.claims)
     used = {(role, node["kind"]) for name in card.variants for _, role, node in walk(resolve(cards.spec_of(name)))}
@@ -128,7 +129,7 @@ def test_list_models() -> None:
 
 def test_cards_need_no_torch() -> None:
     code = (
-        "import sys, formery; from formery import cards; formery.list_models(); assert cards.card('vit').claims == []; "
+        "import sys, formery; from formery import cards; formery.list_models(); assert cards.card('vit').claims; "
     )
     code += "assert cards.canonical('sail/poolformer_s12') == 'poolformer_s12'; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
