@@ -206,6 +206,17 @@ class Fit:
         seconds = None if self.seconds is None else self.seconds[winner]
         heal = self._heal_steps(trained, seconds)
         steps = shrink_steps(self, model, trained["metrics"], heal)
+
+        def timed() -> dict[str, dict[str, Any]]:
+            models = {f"candidate {name}": self.fresh(name).eval() for name in self.specs}
+            for step in steps:
+                models[step["name"]] = Model.from_pretrained(self.out / "work" / step["folder"]).eval()
+            return self.timed(models)
+
+        # All in one turn, so that the report compares like with like.
+        costs = self.journal.once("costs", timed)
+        self.costs = {name: costs[f"candidate {name}"] for name in self.specs}
+        steps = [step | costs[step["name"]] for step in steps]
         kept = [step for step in steps if step["kept"]]
         return Model.from_pretrained(self.out / "work" / kept[-1]["folder"]).eval(), steps
 

@@ -133,10 +133,10 @@ def layout(report: Mapping[str, Any]) -> str:
                 continue
             face = "white" if off else COLOURS.get(kind, "#bcbd22")
             axes.add_patch(
-                Rectangle((x, y), 0.92, 0.92, facecolor=face, edgecolor="#444", hatch="xx" if off else None, lw=0.8)
+                Rectangle((x, y), 0.92, 0.92, facecolor=face, edgecolor="#444", lw=0.8, ls=":" if off else "-")
             )
             text = "dropped" if off else kind.replace("_", "\n")
-            axes.text(x + 0.46, y + 0.46, text, ha="center", va="center", fontsize=7, color="black")
+            axes.text(x + 0.46, y + 0.46, text, ha="center", va="center", fontsize=7, color="#999" if off else "black")
         axes.text(x + 0.46, 2.06, str(number), ha="center", fontsize=7, color="#666")
         x += 1.0
     axes.set_xlim(-0.1, x + 0.1)

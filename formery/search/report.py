@@ -83,7 +83,7 @@ def _figures(report: Mapping[str, Any]) -> str:
 def _said(report: Mapping[str, Any]) -> str:
     idea = next(c["idea"] for c in report["candidates"] if c["name"] == report["winner"])
     rewrites = ", ".join(plan["kind"] for plan in report["model"]["plans"]) or "none"
-    return f"{report['winner']}: {idea}. Rewrites performed: {rewrites}. Crossed out: what shrinking removed."
+    return f"{report['winner']}: {idea}. Rewrites performed: {rewrites}. Dotted: what shrinking removed."
 
 
 def _table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[Any]]], numbers: Sequence[int] = ()) -> str:
@@ -129,12 +129,18 @@ def _shrinking(report: Mapping[str, Any]) -> str:
     rows = []
     for step in report["shrinking"]:
         score = value(report, step["metrics"][name])
-        marks = ["yes" if step["healed"] else "", "yes" if step["kept"] else "no"]
-        cells = [step["name"], f"{step['params']:,}", f"{step['latency_ms']:.2f}", score, *marks]
+        cells = [
+            step["name"],
+            f"{step['params']:,}",
+            f"{step['latency_ms']:.2f}",
+            score,
+            "yes" if step["kept"] else "no",
+        ]
         rows.append(("" if step["kept"] else "note", cells))
-    head = ["step", "parameters", "latency (ms)", f"validation {name.replace('_', ' ')}", "trained on", "kept"]
+    head = ["step", "parameters", "latency (ms)", f"validation {name.replace('_', ' ')}", "kept"]
     points = f"{report['settings']['max_drop']:g} points"
-    return _table(head, rows, numbers=(1, 2, 3)) + f'<p class="note">Bound: {points} below the trained model.</p>'
+    note = f"Bound: {points} below the trained model. What is left is trained on after each drop."
+    return _table(head, rows, numbers=(1, 2, 3)) + f'<p class="note">{note}</p>'
 
 
 def _tests(report: Mapping[str, Any]) -> str:

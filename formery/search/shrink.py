@@ -21,8 +21,8 @@ MOST_STEPS = 8
 def shrink_steps(fit: Fit, model: Model, metrics: dict[str, Any], heal: int) -> list[dict[str, Any]]:
     """Facts of every step, the trained model first, the fold last; `kept` says whether it was taken.
 
-    A step drops one sublayer (or block, where only whole blocks can go). If that breaks the bound the model trains
-    `heal` steps more; if it still does, shrinking ends. Folding at the end is exact.
+    A step drops one sublayer (or block, where only whole blocks can go) and trains what is left for `heal` steps; where
+    the score is beyond the bound then, shrinking ends with the step before. Folding at the end is exact.
     """
     start = {
         "name": "trained",
@@ -30,7 +30,6 @@ def shrink_steps(fit: Fit, model: Model, metrics: dict[str, Any], heal: int) -> 
         "folder": "trained",
         "plans": model.plans,
         "metrics": metrics,
-        "healed": False,
     }
     first = fit.journal.once("shrink/0", lambda: start | _size(model))
     steps = [first]
@@ -73,20 +72,15 @@ def _drop(fit: Fit, number: int, before: dict[str, Any], first: dict[str, Any], 
     except CannotRewrite as error:
         return {"name": f"drop {number}", "reason": str(error)}
     drop.perform(model, plan)
-    metrics = fit.task.evaluate(model, fit.data, "validation")
-    healed = False
-    if not _within(fit, first, metrics):
-        config = fit.habits.config(heal, fit.settings.seed, judgements=4)
-        config |= {"learning_rate": config["learning_rate"] / 4}
-        result = train(
-            model, fit.data, fit.task, config, folder=fit.out / "work" / f"heal{number}", resume=True, quiet=True
-        )
-        metrics, healed = result.metrics, True
-    folder = f"shrunk{number}"
-    model.save_pretrained(Path(fit.out / "work" / folder))
+    config = fit.habits.config(heal, fit.settings.seed, judgements=4)
+    config |= {"learning_rate": config["learning_rate"] / 2}
+    folder = fit.out / "work" / f"heal{number}"
+    metrics = train(model, fit.data, fit.task, config, folder=folder, resume=True, quiet=True).metrics
+    kept = f"shrunk{number}"
+    model.save_pretrained(Path(fit.out / "work" / kept))
     return {
-        "name": f"drop {number}", "kept": _within(fit, first, metrics), "folder": folder, "plans": model.plans,
-        "metrics": metrics, "healed": healed, **_size(model),
+        "name": f"drop {number}", "kept": _within(fit, first, metrics), "folder": kept, "plans": model.plans,
+        "metrics": metrics, **_size(model),
     }  # fmt: skip
 
 
@@ -109,6 +103,6 @@ def _fold(fit: Fit, before: dict[str, Any]) -> dict[str, Any]:
     metrics = fit.task.evaluate(model, fit.data, "validation")
     model.save_pretrained(fit.out / "work" / "folded")
     return {
-        "name": "fold", "kept": True, "folder": "folded", "plans": model.plans, "metrics": metrics, "healed": False,
+        "name": "fold", "kept": True, "folder": "folded", "plans": model.plans, "metrics": metrics,
         **_size(model),
     }  # fmt: skip
