@@ -73,14 +73,23 @@ def tensors_of(model: torch.nn.Module) -> dict[str, Tensor]:
     return kept
 
 
+def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Write a safetensors file; OSError where that cannot be done (a full disk), which safetensors calls its own."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(dict(tensors), path, metadata=metadata)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+
+
 def save(model: Model, folder: Path) -> None:
     """Write the two files; Unwritable where that cannot be done. Each has the digest of the other's content.
 
     Over a saved model, three renames: a config that knows both weights, the weights, the config that knows the new ones
     alone. Whenever this breaks off, the folder holds the old model or the new one.
     """
-    from safetensors.torch import save_file
-
     config: dict[str, Any] = {
         "format": FORMAT,
         "library": "formery",
@@ -92,7 +101,7 @@ def save(model: Model, folder: Path) -> None:
     }
     voucher = digest_of(config)
     with atomic(folder / WEIGHTS) as temporary:
-        save_file(tensors_of(model), temporary, metadata={"format": "pt", VOUCHER: voucher})
+        write_tensors(tensors_of(model), temporary, {"format": "pt", VOUCHER: voucher})
         config["sha256"] = sha256(temporary)
         if before := _saved_before(folder):
             write_json(folder / CONFIG, config | {PREVIOUS: before})

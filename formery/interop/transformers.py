@@ -101,10 +101,9 @@ def save(model: Model, folder: str | Path) -> None:
 
     The names are those of published files, where they differ from the modules'. A tied table is written once.
     """
-    from safetensors.torch import save_file
-
     from ..files import atomic
     from ..published import dialects_of
+    from ..saving import write_tensors
 
     config = config_of(model)
     names = [dialect.name for dialect in dialects_of(model)]
@@ -113,5 +112,5 @@ def save(model: Model, folder: str | Path) -> None:
         del tensors["lm_head.weight"]
     path = Path(folder)
     with atomic(path / "model.safetensors") as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
+        write_tensors(tensors, temporary, {"format": "pt"})
     write_json(path / "config.json", config)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..errors import BadFile
 from ..files import atomic
+from ..saving import write_tensors
 
 FORMAT = 1
 FOLDER = "checkpoints"
@@ -86,14 +87,12 @@ def drop_bests(folder: Path, kept: set[int]) -> None:
 
 def write(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint as a whole or not at all; Unwritable where that cannot be done."""
-    from safetensors.torch import save_file
-
     tensors = {name: t.detach().cpu().contiguous() for name, t in checkpoint.tensors.items()}
     state = {"format": FORMAT, **checkpoint.state}
     text = json.dumps(state, allow_nan=False)
     metadata = {"state": text, "sha256": digest(tensors, text)}
     with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+        write_tensors(tensors, temporary, metadata)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
 

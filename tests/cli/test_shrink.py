@@ -55,6 +55,20 @@ def test_the_bound_is_kept(refused: Callable[..., str], tmp_path: Path) -> None:
     assert not out.exists()
 
 
+@pytest.mark.usefixtures("shop")
+def test_a_full_disk(refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import safetensors.torch
+
+    def full(*_: object, **__: object) -> None:
+        raise safetensors.SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    assert "No space left" in refused("shrink", "image", "--out", tmp_path / "small")
+    training = ["train", "image.yaml", "digits", "--steps", "1", "--out", tmp_path / "run"]
+    assert "No space left" in refused(*training)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
