@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
+from torch.utils._device import _device_constructors
 
 from formery.interop.torchvision import declare_missing_operators
 
@@ -53,6 +54,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return made
 
+    _device_constructors()  # torch remembers which functions obey `with torch.device(...)`: the true ones, not these
     for name in ("empty", "empty_like", "empty_strided"):
         monkeypatch.setattr(torch, name, poison(getattr(torch, name)))
     for name in ("new_empty", "new_empty_strided"):

@@ -77,6 +77,14 @@ def test_fresh_memory_is_poisoned() -> None:
     assert torch.empty(3, dtype=torch.int64).dtype == torch.int64
     assert torch.nn.Linear(3, 3)(like).isfinite().all()
     assert torch.compile(lambda x: torch.empty_like(x) + x, fullgraph=True, backend="eager")(like).isnan().all()
+    with torch.device("meta"):
+        assert torch.empty(3).is_meta
+
+
+def test_poisoned_memory_leaves_nothing_behind() -> None:
+    with torch.device("meta"):
+        assert torch.empty(3).is_meta
+        assert torch.nn.Linear(3, 3).weight.is_meta
 
 
 def test_peers_can_be_imported() -> None:
