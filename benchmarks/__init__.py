@@ -1,0 +1,1 @@
+"""Side-by-side tables, each made again by one command: `python -m benchmarks` (what `make bench` runs)."""
