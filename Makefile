@@ -6,7 +6,7 @@ PYTHON ?= python3
 PIP_TORCH ?=
 BIN := .venv/bin
 # Two processes of one thread each: threads beyond the cores would only wait for each other.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint bench docs clean

@@ -13,12 +13,12 @@ from .create import create_model, list_models
 from .registry import register
 
 if TYPE_CHECKING:
-    from .accelerate import accelerate
+    from .acceleration import accelerate
     from .model import Model
 
 __all__ = ["Model", "accelerate", "create_model", "list_models", "register"]
 
-_LATE = {"Model": "formery.model", "accelerate": "formery.accelerate"}
+_LATE = {"Model": "formery.model", "accelerate": "formery.acceleration"}
 """What imports torch, and is therefore imported when it is first used."""
 
 

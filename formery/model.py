@@ -302,13 +302,16 @@ class Model(nn.Module):
     ) -> Any:
         """The features and the maps at `indices` (the last n where it is a number), as timm gives them.
 
-        `norm` applies the head's norm to the maps as well, where it comes before pooling. With `stop_early` nothing
-        behind the last of the maps runs; the features then are that map, with the head's norm where it has its width.
+        `norm` applies the head's norm, where it comes before pooling, to maps of its width as well. With `stop_early`
+        nothing behind the last of the maps runs; the features then are that map, with the head's norm where it has its
+        width.
         """
         taps = self._indices(indices)
         last_map = max(taps) if stop_early and taps else None
         features, ctx = self._run(x, NOTHING.but(last_map=last_map), None, taps)
-        maps = [self.head.finish(features.maps[i], ctx) if norm else features.maps[i] for i in taps]
+        maps = [features.maps[i] for i in taps]
+        if norm:
+            maps = [self.head.finish(m, ctx) if m.shape[-1] == self.body.dim else m for m in maps]
         shaped: list[Any] = []
         for tokens in maps:
             if output_fmt == "NLC":

@@ -263,7 +263,7 @@ def _side(model: Model, theirs: Mapping[str, Tensor], dialect: Dialect) -> int |
         tensor = plain(theirs[found.theirs[0]], found.rule)
         extra = sum(model.state_dict()[n].shape[0] for n in found.ours if n != name and n in model.state_dict())
         total = (tensor.shape[0] if found.rule.rows else torch.Size(tensor.shape[:-1]).numel()) - extra
-        if name.endswith(("weight", "matrix")):
+        if name.endswith(("weight", "matrix", "bias")):
             total = tensor.shape[-1]
         if total != rows and len(grid) == 2 and round(total**0.5) ** 2 == total:
             return round(total**0.5) * stride

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from types import FrameType
 
 
 def main() -> None:
     """Run `formery`; user mistakes are one line on stderr and exit code 2, an interrupt is exit code 130."""
     _speak_anything()
+    signal.signal(signal.SIGTERM, _leave)
     try:
         from .app import run
 
@@ -15,6 +18,11 @@ def main() -> None:
     except KeyboardInterrupt:  # before the commands were there to answer it
         code = 130
     sys.exit(code)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """End in order when asked to: what is half written is removed on the way out."""
+    sys.exit(128 + number)
 
 
 def _speak_anything() -> None:

@@ -30,7 +30,8 @@ def console(*, stderr: bool = False) -> Console:
 
 def say(text: str, *, stderr: bool = False) -> None:
     """Print plain text, wrapped only on terminals."""
-    console(stderr=stderr).print(text, markup=False)
+    out = console(stderr=stderr)
+    out.print(text, markup=False) if out.is_terminal else print(text, file=out.file)
 
 
 def emit(value: Any) -> None:

@@ -47,7 +47,8 @@ def command(
 ) -> None:
     """Train a model: a recipe, or a name, spec or saved model on data. Interrupted, it goes on with --resume.
 
-    Example: [bold]formery train vit_tiny photos/ --steps 2000[/bold], [bold]formery train recipes/digits.yaml[/bold]
+    Example: [bold]formery train vit_tiny photos/ --steps 2000[/bold], [bold]formery train
+    recipes/digits_small.yaml[/bold]
     """
     named = {
         "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "eval_every": eval_every,

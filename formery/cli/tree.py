@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -31,12 +32,18 @@ def tree(model: Model, total: int) -> Tree:
     """The tree for a terminal."""
     from rich.tree import Tree
 
-    rewrites = f", rewritten by {', '.join(plan['kind'] for plan in model.plans)}" if model.plans else ""
-    made = Tree(f"[bold]{escape(model.name)}[/bold]  {total:,} parameters{rewrites}")
+    made = Tree(f"[bold]{escape(model.name)}[/bold]  {total:,} parameters{_rewrites(model)}")
     counts = _counts(model)
     for key, role in MODEL.items():
         _grow(made, (key, role, model.resolved[key]), counts)
     return made
+
+
+def _rewrites(model: Model) -> str:
+    """What was done to the model since it was built, in words."""
+    times = Counter(plan["kind"] for plan in model.plans)
+    done = [kind if number == 1 else f"{kind} ({number} times)" for kind, number in times.items()]
+    return f", rewritten by {', '.join(done)}" if done else ""
 
 
 def _counts(model: Model) -> dict[str, int]:
@@ -96,7 +103,9 @@ def _label(member: Member, counts: dict[str, int]) -> str:
         for option, value in node.items()
         if option != "kind" and option not in inside and value not in (None, [])
     ]
-    name = ".".join(path.split(".")[-2:]) if role == "block" else _last(path)
+    name = _last(path)
+    if name.isdigit():  # one of several: blocks.3
+        name = ".".join(path.split(".")[-2:])
     if path not in counts:
         return f"[dim]{escape(name)} {escape(node['kind'])}: taken away[/dim]"
     words = [f"[bold]{escape(name)}[/bold]", escape(node["kind"])]

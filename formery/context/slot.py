@@ -12,7 +12,7 @@ class Slot:
         self.value = value
 
     def put(self, value: Tensor) -> None:
-        """In place without gradients; by replacement where they pass or have passed, so that a stream can be learned."""
+        """In place without gradients; by replacement where they pass or have passed, so that streams can be learned."""
         if value.requires_grad or self.value.requires_grad:
             self.value = value.to(self.value.dtype)
         else:

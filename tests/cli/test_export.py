@@ -83,3 +83,22 @@ def test_a_model_that_does_not_survive_is_not_written(
     monkeypatch.setattr(OnnxModel, "forward", wrong)
     assert "differs by" in refused("export", "image", "--out", tmp_path / "a.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["export", "image", "--out", "nosuch.onnx"],
+        ["predict", "garbage.onnx", "photos"],
+        ["compare", "image", "garbage.onnx"],
+    ],
+)
+@pytest.mark.usefixtures("shop")
+def test_without_the_extra_the_pip_line_is_said(
+    arguments: list[str], refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    for name in ("onnx", "onnxruntime", "onnxscript"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert "pip install 'formery[export]'" in refused(*arguments)

@@ -19,6 +19,7 @@ def test_a_model_as_a_tree(ask: Ask) -> None:
     assert "11,915,176 parameters" in out
     assert "mixer pooling size=3" in out
     assert "blocks 0 to 5: 6 times" in out
+    assert "stages.3 stack" in out
 
 
 def test_the_parameters_of_nodes_are_those_of_the_modules(ask: Ask) -> None:

@@ -128,6 +128,23 @@ def test_an_interrupted_training_says_so_and_goes_on(made: Path, tmp_path: Path)
     assert list(out.glob("training/checkpoints/*"))
 
 
+def test_a_terminated_command_leaves_nothing_half_written(made: Path, tmp_path: Path) -> None:
+    """A prediction that is told to end while it writes."""
+    (tmp_path / "photos").mkdir()
+    for item in range(15000):
+        os.link(made / "photos" / "deep" / f"{item % 3}.png", tmp_path / "photos" / f"{item}.png")
+    arguments = ["predict", str(made / "image"), str(tmp_path / "photos"), "--batch-size", "1"]
+    with subprocess.Popen([*START, *arguments, "--out", str(tmp_path / "rows.csv")], stderr=subprocess.PIPE) as process:
+        end = time.monotonic() + 90
+        while not list(tmp_path.glob(".rows.csv.*")) and time.monotonic() < end:
+            time.sleep(0.01)
+        process.terminate()
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert said == b""
+    assert [entry.name for entry in tmp_path.iterdir()] == ["photos"]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nobody")
 def test_folders_that_may_not_be_written_or_read(refused: Callable[..., str]) -> None:
     """As a user without rights, since root may do anything."""

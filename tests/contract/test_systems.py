@@ -101,6 +101,8 @@ def test_intermediates(name: str) -> None:
     rows = model.forward_intermediates(x, indices=[-1], output_fmt="NLC", intermediates_only=True)[0]
     assert torch.equal(by_last.flatten(1, -2), rows)
     assert torch.equal(by_last.movedim(-1, 1) if by_last.dim() == 4 else by_last, maps[-1])
+    normed = model.forward_intermediates(x, norm=True, intermediates_only=True)
+    assert [m.shape for m in normed] == [m.shape for m in maps]
     with_prefix = model.forward_intermediates(x, indices=1, return_prefix_tokens=True, intermediates_only=True)[0]
     assert isinstance(with_prefix, tuple) is bool(model.num_prefix_tokens)
 

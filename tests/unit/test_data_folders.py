@@ -165,8 +165,7 @@ def test_large_images_are_reduced_to_64(tmp_path):
 
 def test_parts_given_as_folders(drawn, tmp_path):
     for part in ("train", "val", "test"):
-        write_textures(tmp_path / "all" / part, 4, size=16, seed=len(part))
-    write_textures(tmp_path / "all" / "train", 8, size=16, seed=9)
+        write_textures(tmp_path / "all" / part, 8 if part == "train" else 4, size=16, seed=len(part))
     data = open_data(tmp_path / "all")
     assert data.classes == ["blobs", "dots", "stripes"]
     assert data.describe()["splits"] == {"train": 24, "validation": 12, "test": 12}

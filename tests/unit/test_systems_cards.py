@@ -128,9 +128,7 @@ def test_list_models() -> None:
 
 
 def test_cards_need_no_torch() -> None:
-    code = (
-        "import sys, formery; from formery import cards; formery.list_models(); assert cards.card('vit').claims; "
-    )
+    code = "import sys, formery; from formery import cards; formery.list_models(); assert cards.card('vit').claims; "
     code += "assert cards.canonical('sail/poolformer_s12') == 'poolformer_s12'; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from formery.accelerate import FastForward, accelerate
+from formery.acceleration import FastForward, accelerate
 from formery.ops.linear import using
 from formery.parts.dense import Dense
 
