@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from formery.data.drawn import write_textures
 from formery.errors import BadSpec
@@ -48,8 +49,10 @@ def unbroken(textures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     return out, time.monotonic() - start
 
 
-def weights(out: Path) -> str:
-    return str(json.loads((out / "model" / "config.json").read_text())["sha256"])
+def weights(out: Path) -> dict[str, bytes]:
+    """Every tensor's bytes (the file's own order of header entries is not fixed)."""
+    tensors = load_file(out / "model" / "model.safetensors")
+    return {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
 
 
 def report(out: Path) -> dict[str, Any]:
