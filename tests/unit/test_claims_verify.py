@@ -228,7 +228,10 @@ def test_the_command_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert result["value"] == {"parameters": 67_112_960}
 
 
-def test_the_command_shows_records_of_slow_claims(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_shows_records_of_slow_claims(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "240")  # no word is folded
     assert run(["verify", "metaformer", "--claim", "pooling-over-identity"]) == 0
     out = capsys.readouterr().out
     assert "not run (--slow)" in out
