@@ -222,7 +222,7 @@ class Fit:
 
     def _heal_steps(self, trained: dict[str, Any], seconds: float | None) -> int:
         if self.settings.minutes is None or seconds is None:
-            return max(10, trained["config"]["steps"] // 8)
+            return max(10, trained["config"]["steps"] // 2)
         return max(10, int(budget.HEAL_SHARE * 60 * self.settings.minutes / seconds))
 
     def timed(self, models: dict[str, Model]) -> dict[str, dict[str, Any]]:
