@@ -15,10 +15,7 @@ def described(hint: Any, role: str | None = None) -> str:
         return f"{many}{role} spec{' or null' if _mentions(hint, type(None)) else ''}"
     if get_origin(hint) is Annotated:
         inner, *notes = get_args(hint)
-        limits = [
-            f"{words} {_of(note, name)}" for note in _flat(notes) for name, words in BOUNDS.items() if _has(note, name)
-        ]
-        return ", ".join([described(inner), *limits])
+        return ", ".join([described(inner), *_limits(notes)])
     if get_origin(hint) is Literal:
         return " | ".join(str(choice) for choice in get_args(hint))
     if get_origin(hint) in (Union, types.UnionType):
@@ -36,14 +33,8 @@ def _mentions(hint: Any, wanted: Any) -> bool:
     return hint is wanted or get_origin(hint) is wanted or any(_mentions(a, wanted) for a in get_args(hint))
 
 
-def _flat(notes: list[Any]) -> list[Any]:
-    """The notes of an annotation, pydantic's `Field` as what it stands for."""
-    return [part for note in notes for part in getattr(note, "metadata", [note])]
-
-
-def _has(note: Any, name: str) -> bool:
-    return getattr(note, name, None) is not None
-
-
-def _of(note: Any, name: str) -> Any:
-    return getattr(note, name)
+def _limits(notes: list[Any]) -> list[str]:
+    """What the notes of an annotation allow, pydantic's `Field` taken for what it holds."""
+    parts = [part for note in notes for part in getattr(note, "metadata", [note])]
+    found = [(words, getattr(part, name, None)) for part in parts for name, words in BOUNDS.items()]
+    return [f"{words} {limit}" for words, limit in found if limit is not None]

@@ -76,19 +76,9 @@ def _card_of(name: str, wanted: bool) -> Card | None:
 def _show_part(role: str, name: str, as_json: bool) -> None:
     from ..registry import find as find_part
     from ..registry import index
-    from ..spec import options
-    from .hints import described
 
     part = find_part(role, name)
-    schema = [
-        {
-            "option": option,
-            "type": described(entry.hint, entry.role),
-            "default": "needed" if entry.required else entry.default,
-            "role": entry.role,
-        }
-        for option, entry in options(getattr(part, "decide", part.__init__)).items()
-    ]
+    schema = _schema(part)
     can = {fact: getattr(part, fact) for fact in CAPABILITIES if hasattr(part, fact)}
     facts = {"role": role, "name": name, "says": _says(part), "capabilities": can, "options": schema}
     facts["target"] = index(role)[name]
@@ -99,6 +89,30 @@ def _show_part(role: str, name: str, as_json: bool) -> None:
     if can:
         say("  ".join(f"{fact}: {_plain(value)}" for fact, value in can.items() if _plain(value)))
     table("", ["option", "type", "default"], [(s["option"], s["type"], _plain(s["default"])) for s in schema])
+
+
+def _schema(part: Any) -> list[dict[str, Any]]:
+    """The options of a part: those of a rewrite's decision, a class' constructor, or a function that opens data."""
+    import inspect
+
+    from ..spec import Option, options
+    from .hints import described
+
+    a_function = inspect.isfunction(part)
+    if not a_function:
+        found = options(getattr(part, "decide", part.__init__))
+    else:
+        parameters = inspect.signature(part).parameters.values()
+        found = {p.name: Option(p.annotation, p.default, None) for p in parameters if p.kind is p.KEYWORD_ONLY}
+    return [
+        {
+            "option": option,
+            "type": described(entry.hint, entry.role),
+            "default": "needed" if entry.required else entry.default,
+            "role": entry.role,
+        }
+        for option, entry in found.items()
+    ]
 
 
 def _says(part: Any) -> str:

@@ -51,7 +51,7 @@ def test_what_yaml_prints_builds_the_same_model(ask: Ask, tmp_path: Path) -> Non
     assert again["resolved"] == first["resolved"]
 
 
-@pytest.mark.parametrize("role", [role for role in registry.HOMES if role not in ("task", "data")])
+@pytest.mark.parametrize("role", registry.HOMES)
 def test_a_part_of_every_role(role: str, ask: Ask) -> None:
     name = next(iter(registry.index(role)))
     facts = ask("show", f"{role}.{name}", "--json").json
