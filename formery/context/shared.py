@@ -42,6 +42,8 @@ class Context:
     """Which of a body's maps (stages of a pyramid, blocks of a stack) were asked for."""
     last_map: int | None = None
     """The map behind which a body may end; None where its end is asked for."""
+    last: int | None = None
+    """How many of a text's last tokens the head is asked for; None for all."""
     record: dict[str, Any] | None = None
     """Where parts note what someone asked for (balance losses, scores, keys); None where nobody did."""
     memo: dict[Any, Any] | None = None

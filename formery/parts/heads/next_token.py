@@ -14,7 +14,8 @@ from .head import Features, Head
 class NextToken(Head):
     """Norm, then scores over the vocabulary (the stem's unless given) for each token, (B, L, vocab).
 
-    `tie` shares the stem's table as the weight of the scores.
+    `tie` shares the stem's table as the weight of the scores. Where the context asks for the last tokens only, no
+    others are scored.
     """
 
     EXAMPLES = ({"vocab": 16}, {"vocab": 16, "norm": "rms", "bias": True})
@@ -50,6 +51,8 @@ class NextToken(Head):
         self.scores.weight = table
 
     def finish(self, x: Tensor, ctx: Context) -> Tensor:
+        if ctx.last is not None:
+            x = x[:, max(0, x.shape[1] - ctx.last) :]
         return x if self.norm is None else self.norm(x, ctx)
 
     def forward(self, features: Features, ctx: Context) -> Tensor:
