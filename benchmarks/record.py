@@ -77,7 +77,7 @@ class Record:
             lines += _section(cell)
         if self.failures:
             lines += ["## Not measured", "", *(f"- {failure}" for failure in self.failures), ""]
-        fp32, bf16 = f"{2 * here.fp32 / 1e9:.0f} GFLOP/s in float32 ({here.fp32_library})", f"{2 * here.bf16 / 1e9:.0f}"
+        fp32, bf16 = f"{2 * here.fp32 / 1e9:.0f} GFLOP/s in float32 ({here.libraries})", f"{2 * here.bf16 / 1e9:.0f}"
         lines += [
             "## How this was made",
             "",

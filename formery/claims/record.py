@@ -56,7 +56,7 @@ def _path(name: str) -> Path:
 def _facts(result: Mapping[str, Any], today: date) -> dict[str, Any]:
     import torch
 
-    from ..measure.machine import processor
+    from ..host import processor
 
     threads = torch.get_num_threads()
     facts = {key: result[key] for key in ("verdict", "said", "note", "value", "seconds") if result[key]}

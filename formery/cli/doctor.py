@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution, requires, version
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ..host import cores, processor
 from .output import JSON, emit, say, table
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ def command(
     machine = {
         "python": platform.python_version(),
         "system": platform.platform(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
+        "processor": processor(),
+        "cores": cores(),
     }
     rows = _libraries(try_imports)
     remedies = _remedies(rows)
@@ -120,11 +120,3 @@ def _imported(name: str) -> str | None:
         first = str(error).strip().splitlines()[:1]
         return f"does not import: {type(error).__name__}{': ' + first[0][:60] if first else ''}"
     return None
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

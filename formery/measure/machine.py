@@ -5,13 +5,9 @@ A model's share of these rates says how well it uses the machine.
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import BadFile, Unwritable
-from ..files import read_json, write_json
+from ..host import cores, processor, remember, remembered
 from .report import Report, grid
 from .running import using_threads
 
@@ -46,12 +41,17 @@ class Machine(Report):
     torch_version: str
     fp32: float
     """Multiply-accumulates a second of a float32 product of matrices, by the faster library."""
-    fp32_library: str
-    """"oneDNN" or "MKL" (or whatever else BLAS torch was built with)."""
+    fp32_by: dict[str, float]
+    """The same by library: "oneDNN", and "MKL" (or whatever else BLAS torch was built with), which F.linear uses."""
     bf16: float
     """The same of a bfloat16 product."""
     bandwidth: float
     """Bytes a second read from memory by a matrix-vector product whose matrix fits no cache."""
+
+    @property
+    def libraries(self) -> str:
+        """What each library reaches in float32."""
+        return ", ".join(f"{name} {2 * rate / 1e9:.0f}" for name, rate in self.fp32_by.items())
 
     def rate(self, dtype: torch.dtype) -> float:
         """Multiply-accumulates a second at best in `dtype`."""
@@ -61,7 +61,7 @@ class Machine(Report):
         rows = [
             ("processor", f"{self.processor}, {self.cores} cores, {self.threads} thread(s)"),
             ("torch", self.torch_version),
-            ("float32 products", f"{2 * self.fp32 / 1e9:.0f} GFLOP/s ({self.fp32_library})"),
+            ("float32 products", f"{2 * self.fp32 / 1e9:.0f} GFLOP/s ({self.libraries})"),
             ("bfloat16 products", f"{2 * self.bf16 / 1e9:.0f} GFLOP/s"),
             ("memory", f"{self.bandwidth / 1e9:.1f} GB/s"),
         ]
@@ -71,8 +71,8 @@ class Machine(Report):
 def machine(threads: int | None = None, *, again: bool = False) -> Machine:
     """This machine's figures for `threads` (torch's present number unless given).
 
-    Measured once a process in a few seconds; remembered in `machine.json` in the folder FORMERY_CACHE (default
-    ~/.cache/formery) by processor, torch and threads. `again` measures anew, for a machine that was busy then.
+    Measured once in a few seconds and remembered (see `formery.host`). `again` measures anew, for a machine that
+    was busy then.
     """
     with using_threads(threads) as used:
         return _measure_and_keep(used) if again else _known(used)
@@ -80,7 +80,7 @@ def machine(threads: int | None = None, *, again: bool = False) -> Machine:
 
 @cache
 def _known(threads: int) -> Machine:
-    kept = _read().get(_key(threads))
+    kept = remembered("machine", threads)
     try:
         return Machine(**kept) if kept else _measure_and_keep(threads)
     except TypeError:  # written by another version
@@ -89,10 +89,7 @@ def _known(threads: int) -> Machine:
 
 def _measure_and_keep(threads: int) -> Machine:
     found = _measured(threads)
-    try:
-        write_json(_file(), {**_read(), _key(threads): found.as_dict()})
-    except Unwritable:
-        pass  # a read-only home costs a few seconds a process, nothing else
+    remember("machine", threads, found.as_dict())
     return found
 
 
@@ -103,15 +100,12 @@ def _measured(threads: int) -> Machine:
         if torch.backends.mkldnn.is_available():
             candidates["oneDNN"] = lambda: torch.ops.mkldnn._linear_pointwise(wide, tall, None, "none", [], "")
         fp32 = {name: SIZE**3 / _best(call) for name, call in candidates.items()}
-        library = max(fp32, key=lambda name: fp32[name])
         wide16, tall16 = wide.bfloat16(), tall.bfloat16()
         bf16 = SIZE**3 / _best(lambda: F.linear(wide16, tall16))
         matrix = torch.ones(STREAMED // 4 // SIZE, SIZE)
         vector = torch.ones(SIZE)
         bandwidth = STREAMED / _best(lambda: torch.mv(matrix, vector))
-    return Machine(
-        processor(), os.cpu_count() or 1, threads, torch.__version__, fp32[library], library, bf16, bandwidth
-    )
+    return Machine(processor(), cores(), threads, torch.__version__, max(fp32.values()), fp32, bf16, bandwidth)
 
 
 def _best(call: Callable[[], Tensor]) -> float:
@@ -128,29 +122,3 @@ def _best(call: Callable[[], Tensor]) -> float:
 
 def _blas() -> str:
     return "MKL" if torch.backends.mkl.is_available() else "BLAS"
-
-
-def processor() -> str:
-    """The processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _key(threads: int) -> str:
-    return json.dumps([processor(), os.cpu_count(), torch.__version__, threads])
-
-
-def _file() -> Path:
-    return Path(os.environ.get("FORMERY_CACHE") or Path.home() / ".cache" / "formery") / "machine.json"
-
-
-def _read() -> dict[str, Any]:
-    try:
-        kept = read_json(_file())
-    except BadFile:
-        return {}
-    return kept if isinstance(kept, dict) else {}

@@ -14,6 +14,7 @@ from rich.console import Console
 from torch import nn
 
 import formery
+from formery import host
 from formery.errors import BadSpec, CannotRun
 from formery.measure import (
     Work,
@@ -145,7 +146,7 @@ def test_nothing_to_compare_is_a_mistake() -> None:
 def test_the_machine_is_measured_once_and_remembered(small_machine, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     first = machine()
     assert min(first.fp32, first.bf16, first.bandwidth) > 0
-    kept = Path(small_machine._file())
+    kept = host._file("machine")
     assert len(json.loads(kept.read_text())) == 1
     small_machine._known.cache_clear()
     monkeypatch.setattr(small_machine, "_measured", lambda threads: pytest.fail("measured again"))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from formery import host
 from formery.errors import BadSpec
 from formery.ops.linear import PackedWeight, choice, chosen, impose, linear, reference, using
 from formery.parts.dense import Dense
@@ -229,7 +230,7 @@ def test_the_choice_is_measured_once_and_remembered(memory: Path, monkeypatch: p
 
 @pytest.mark.parametrize("broken", ["", "{", "[]", "null", '{"KEY": 1}', '{"KEY": {"float32": {}}}', "binary", "value"])
 def test_a_broken_file_is_measured_again(memory: Path, broken: str) -> None:
-    key = choice.machine(torch.get_num_threads())
+    key = host.identity(torch.get_num_threads())
     whole = {key: choice._to_json(choice._everywhere(choice.Choice(False, False, False)))}
     if broken == "value":
         whole[key]["float32"]["many large"]["onednn"] = "yes"

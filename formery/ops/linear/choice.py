@@ -1,25 +1,23 @@
 """Which product is faster on this machine: measured once, remembered in a file, overridden by whoever asks.
 
 Products are told apart by their number of rows (one, few, many) and their work (medium, large). The choices
-stand in `linear.json` in the folder FORMERY_CACHE (default ~/.cache/formery), by processor, torch version and threads.
+are remembered by processor, torch version and threads (see `formery.host`).
 """
 
 from __future__ import annotations
 
 import os
-import platform
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 
-from ...errors import BadFile, BadSpec, Unwritable
-from ...files import read_json, write_json
+from ... import host
+from ...errors import BadSpec
 from .products import available, onednn, plain
 
 Mode = Literal["auto", "torch", "onednn"]
@@ -79,7 +77,7 @@ class Memory:
         if found is None:
             with self.lock:
                 if threads not in self.tables:
-                    self.tables[threads] = _remembered(threads) or _measured_and_kept(threads)
+                    self.tables[threads] = _from_json(host.remembered("linear", threads)) or _measured_and_kept(threads)
                 found = self.tables[threads]
         return found
 
@@ -181,43 +179,9 @@ def _from_json(data: Any) -> Table | None:
     return table if all(isinstance(value, bool) for value in values) else None
 
 
-def _file() -> Path:
-    return Path(os.environ.get("FORMERY_CACHE") or Path.home() / ".cache" / "formery") / "linear.json"
-
-
-def _read() -> dict[str, Any]:
-    """All machines' choices in the file; none if it is missing, broken or of another kind."""
-    try:
-        data = read_json(_file())
-    except BadFile:
-        return {}
-    return data if isinstance(data, dict) else {}
-
-
-def machine(threads: int) -> str:
-    """Processor, torch version and number of threads: what a measurement holds for."""
-    facts: dict[str, str] = {}
-    try:
-        for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines():
-            name, _, value = line.partition(":")
-            facts[name.strip()] = value.strip()
-    except OSError:
-        pass
-    model = " ".join(facts[name] for name in ("model name", "cpu family", "model", "stepping") if name in facts)
-    return f"{model or platform.processor() or platform.machine()}, torch {torch.__version__}, {threads} threads"
-
-
-def _remembered(threads: int) -> Table | None:
-    return _from_json(_read().get(machine(threads)))
-
-
 def _measured_and_kept(threads: int) -> Table:
-    """Measure, and remember if the folder allows it: a cache that cannot be written costs the next process a second."""
     table = measure()
-    try:
-        write_json(_file(), {**_read(), machine(threads): _to_json(table)})
-    except Unwritable:
-        pass
+    host.remember("linear", threads, _to_json(table))
     return table
 
 
