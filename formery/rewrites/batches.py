@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..context import Context
 from ..errors import BadData
+from ..measure.running import evaluating
 from ..model import Model
 
 
@@ -73,11 +74,5 @@ def run(model: nn.Module, batch: Any, ctx: Context | None = None) -> Tensor:
 @contextmanager
 def looking(model: nn.Module) -> Iterator[None]:
     """Evaluation without gradients; every module's mode is as before afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    try:
-        model.eval()
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with evaluating(model), torch.no_grad():
+        yield

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from torch import nn
 
+from ..measure.inputs import without_values
 from .anatomy import Anatomy, Block, Pair, Stage, Sublayer, of
 from .anatomy.probing import is_batch_norm, is_dense, mixes_channels, pads_nothing
 from .fold_steps import (
@@ -21,7 +22,7 @@ from .fold_steps import (
 )
 from .norms import AFFINE_NORMS, facts_of, is_fixed
 from .rewrite import Refusal
-from .surgery import module_at, owners, structure_of
+from .surgery import module_at, owners
 
 Found = Iterator[AnyStep | Refusal]
 
@@ -40,7 +41,7 @@ def chosen(
         (affine, _Look.affine),
         (recentre, lambda look: look.recentre(untie)),
     ]
-    copy = structure_of(model)
+    copy = without_values(model)
     steps: list[AnyStep] = []
     refused: list[Refusal] = []
     for wanted, kind in of_each_kind:

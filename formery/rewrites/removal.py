@@ -7,7 +7,6 @@ from torch import nn
 from ..bodies.blocks.base import BaseBlock
 from ..errors import CannotRewrite
 from ..model import Model
-from .anatomy.own import SCHEMES
 from .rewrite import Step
 from .surgery import module_at
 
@@ -41,8 +40,7 @@ def _from_own(model: Model, step: Removal) -> None:
             raise CannotRewrite(
                 f"{step.block} has no {name!r} to drop (any more); it has {', '.join(present) or 'none'}"
             )
-    _, separable, _ = SCHEMES.get(type(block.scheme), ("", False, False))
-    if not separable and set(step.sublayers) != set(present):
+    if not block.scheme.separable and set(step.sublayers) != set(present):
         kind = type(block.scheme).__name__.lower()
         raise CannotRewrite(f"{step.block}: in the scheme {kind!r} a block's sublayers can only be dropped together")
     for name in step.sublayers:

@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from torch import nn
 
 from ..errors import BadSpec, CannotRewrite
+from ..measure.inputs import without_values
 from ..registry import nearest
 from ..spec import options
-from .surgery import structure_of
 
 Plan = dict[str, Any]
 """`kind` and `version` of the rewrite, its `options`, the `steps` to perform, what was `refused` and why."""
@@ -77,7 +77,7 @@ class Rewrite(ABC):
         steps = cls.steps_of(checked_plan(cls, plan))
         if not steps:
             return model
-        cls.do(structure_of(model), steps)
+        cls.do(without_values(model), steps)
         cls.do(model, steps)
         plans = getattr(model, "plans", None)
         if not isinstance(plans, list):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
-import torch
 from torch import Tensor, nn
 
 from ..errors import CannotRewrite
@@ -74,15 +71,3 @@ def owners(model: nn.Module) -> dict[int, list[str]]:
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
     return names
-
-
-def structure_of(model: nn.Module) -> nn.Module:
-    """A copy without values, on the meta device; what is shared in the model is shared in the copy."""
-    memo: dict[int, object] = {}
-    with torch.no_grad():
-        for parameter in model.parameters():
-            empty = nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
-            memo[id(parameter)] = empty
-        for buffer in model.buffers():
-            memo[id(buffer)] = buffer.detach().to("meta")
-    return copy.deepcopy(model, memo)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..errors import BadSpec, CannotExport, CannotRun, FormeryError
 from ..extras import need
 from ..files import atomic
+from ..measure.running import evaluating
 from ..model import Model
 from ..saving import formery_version
 from .onnx_model import METADATA, OnnxModel
@@ -95,7 +96,7 @@ def export_onnx(model: Model, path: str | Path, *, dynamic: Dynamic = "batch", t
     _check(model, dynamic)
     start = time.perf_counter()
     names, marks, inputs, others = _shapes(model, dynamic)
-    with _evaluating(model):
+    with evaluating(model):
         proto = _traced(model, inputs, marks)
         proto.metadata_props.append(onnx.StringStringEntryProto(key=METADATA, value=json.dumps(facts(model))))
         with atomic(path) as temporary:
@@ -210,18 +211,6 @@ def _reason(error: BaseException) -> str:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode; every module's own mode is put back afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 @contextmanager

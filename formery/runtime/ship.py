@@ -20,11 +20,6 @@ from .onnx_model import OnnxModel
 NUM_CALIBRATION, BATCH = 256, 32
 
 
-def points_lost(task: Any, before: float, after: float) -> float:
-    """How much worse `after` is than `before`: in percentage points of a share, in hundredths of other units."""
-    return 100 * (before - after if task.direction == "higher" else after - before)
-
-
 def calibration(data: Any, task: Any) -> Iterator[Tensor]:
     """Batches of training inputs, without augmentation."""
     sample = (
@@ -46,7 +41,7 @@ def ship_int8(model: Model, onnx: str | Path, out: str | Path, source: Any, max_
         quantise(onnx, draft, calibration(data, task))
         before = float(task.evaluate(OnnxModel(onnx), data, "validation")[task.metric])
         after = float(task.evaluate(OnnxModel(draft), data, "validation")[task.metric])
-        lost = points_lost(task, before, after)
+        lost = task.points_lost(before, after)
         size = draft.stat().st_size
         shipped = lost <= max_drop
         if shipped:

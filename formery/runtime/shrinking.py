@@ -8,7 +8,7 @@ from .. import rewrites
 from ..errors import BadSpec
 from ..model import Model
 from .given import open_for, task_for
-from .ship import calibration, points_lost
+from .ship import calibration
 
 
 def shrink(
@@ -31,7 +31,7 @@ def shrink(
     after = float(task.evaluate(model, data, "validation")[task.metric])
     return {
         "rewrites": reports, "metric": task.metric, "before": before, "after": after,
-        "points_lost": points_lost(task, before, after),
+        "points_lost": task.points_lost(before, after),
     }  # fmt: skip
 
 

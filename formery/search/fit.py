@@ -18,9 +18,10 @@ from ..files import write_json
 from ..model import Model
 from ..runtime.export import example, export_onnx
 from ..runtime.onnx_model import OnnxModel
-from ..runtime.ship import points_lost, ship_int8
+from ..runtime.ship import ship_int8
 from ..saving import formery_version
 from ..tasks import task_of
+from ..tasks.task import in_words
 from ..training import TrainConfig, arithmetic, facts, train
 from ..training.plan import seconds_per_step
 from ..training.start import fresh_model
@@ -160,7 +161,7 @@ class Fit:
 
         def score(name: str, until: int, rung: int) -> dict[str, Any]:
             result = self.journal.once(f"race/{rung}/{name}", lambda: self._run_up(name, until, last))
-            self.say(f"race, {until} steps: {name} {self._shown(result['metrics'])}")
+            self.say(f"race, {until} steps: {name} {self.shown(result['metrics'])}")
             return result
 
         rounds = race(field, marks, score)
@@ -198,7 +199,7 @@ class Fit:
             return result.plain() | {"config": result.config.plain()}
 
         result = self.journal.once("trained", make)
-        self.say(f"trained for {result['steps']} steps: {self._shown(result['metrics'])}")
+        self.say(f"trained for {result['steps']} steps: {self.shown(result['metrics'])}")
         return Model.from_pretrained(place).eval(), result
 
     def _shrink(self, model: Model, winner: str, trained: dict[str, Any]) -> tuple[Model, list[dict[str, Any]]]:
@@ -237,9 +238,8 @@ class Fit:
             report = export_onnx(model, self.out / "model.onnx").as_dict()
             latency_ms = self._onnx_latency(model, self.out / "model.onnx")
             found: dict[str, Any] = {"onnx": report, "onnx_latency_ms": latency_ms}
-            lost = points_lost(
-                self.task, steps[0]["metrics"][self.task.metric], self._kept(steps)["metrics"][self.task.metric]
-            )
+            before, after = (step["metrics"][self.task.metric] for step in (steps[0], self._kept(steps)))
+            lost = self.task.points_lost(before, after)
             try:
                 found["int8"] = ship_int8(
                     model,
@@ -282,13 +282,9 @@ class Fit:
 
     # -------------------------------------------------------------------------------------------- telling
 
-    def _shown(self, metrics: dict[str, Any]) -> str:
-        value = metrics[self.task.metric]
-        return (
-            f"{self.task.metric} {value:.2%}"
-            if self.task.unit == "share of items"
-            else f"{self.task.metric} {value:.4f}"
-        )
+    def shown(self, metrics: dict[str, Any]) -> str:
+        """The metric of the task in words."""
+        return f"{self.task.metric} {in_words(metrics[self.task.metric], self.task.unit)}"
 
     def _report(
         self, rounds: list[dict[str, Any]], winner: str, trained: dict[str, Any], steps: list[dict[str, Any]],

@@ -6,6 +6,8 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..tasks.task import SHARE
+
 COLOURS = {
     "attention": "#4c72b0", "gated_deltanet": "#dd8452", "pooling": "#55a868", "depthwise_conv": "#c44e52",
     "spatial_mlp": "#8172b3", "spatial_fc": "#937860", "identity": "#cccccc", "random": "#8c8c8c",
@@ -32,13 +34,13 @@ def _svg(figure: Any, title: str) -> str:
 
 def shown(report: Mapping[str, Any], value: float) -> float:
     """A metric in the unit of the axes: percent for shares, as it is otherwise."""
-    return 100 * value if report["metric"]["unit"] == "share of items" else value
+    return 100 * value if report["metric"]["unit"] == SHARE else value
 
 
 def label(report: Mapping[str, Any]) -> str:
     """The axis of the metric."""
     metric = report["metric"]
-    unit = "%" if metric["unit"] == "share of items" else metric["unit"]
+    unit = "%" if metric["unit"] == SHARE else metric["unit"]
     return f"validation {metric['name'].replace('_', ' ')} ({unit}, {metric['direction']} is better)"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import write_text
+from ..tasks.task import in_words
 from . import plots
 
 STYLE = """
@@ -61,9 +62,7 @@ def page(report: Mapping[str, Any]) -> str:
 
 def value(report: Mapping[str, Any], metric: float | None) -> str:
     """A metric as people read it."""
-    if metric is None:
-        return ""
-    return f"{100 * metric:.2f} %" if report["metric"]["unit"] == "share of items" else f"{metric:.4f}"
+    return "" if metric is None else in_words(metric, report["metric"]["unit"])
 
 
 def _figures(report: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import CannotRewrite
 from ..model import Model
 from ..registry import find
-from ..runtime.ship import calibration, points_lost
+from ..runtime.ship import calibration
 from ..spec import walk
 from ..training import train
 
@@ -41,7 +41,7 @@ def shrink_steps(fit: Fit, model: Model, metrics: dict[str, Any], heal: int) -> 
             break
         steps.append(step)
         fit.say(
-            f"{step['name']}: {fit._shown(step['metrics'])}, {step['params']:,} parameters"
+            f"{step['name']}: {fit.shown(step['metrics'])}, {step['params']:,} parameters"
             + ("" if step["kept"] else " (not kept)")
         )
         if not step["kept"]:
@@ -92,7 +92,7 @@ def _unit(model: Model) -> str:
 
 def _within(fit: Fit, first: dict[str, Any], metrics: dict[str, Any]) -> bool:
     metric = fit.task.metric
-    return points_lost(fit.task, first["metrics"][metric], metrics[metric]) <= fit.settings.max_drop
+    return fit.task.points_lost(first["metrics"][metric], metrics[metric]) <= fit.settings.max_drop
 
 
 def _fold(fit: Fit, before: dict[str, Any]) -> dict[str, Any]:

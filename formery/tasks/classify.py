@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ..create import model_spec
 from ..errors import BadSpec
-from .task import Batch, Split, Task, check_split, judging
+from .task import SHARE, Batch, Split, Task, check_split, judging
 
 BINS = 15
 
@@ -24,7 +24,7 @@ class Classify(Task):
     """
 
     kind, modality = "classify", "image"
-    metric, unit, direction = "accuracy", "share of items", "higher"
+    metric, unit, direction = "accuracy", SHARE, "higher"
 
     def __init__(self, *, label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0) -> None:
         self.label_smoothing = label_smoothing

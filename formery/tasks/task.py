@@ -10,10 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import BadData, BadSpec, CannotRun
+from ..measure.running import evaluating
 
 Batch = tuple[Tensor, Tensor]
 Split = Literal["train", "validation", "test"]
 SPLITS = ("train", "validation", "test")
+
+
+SHARE = "share of items"
+"""The unit of metrics that people read in percent."""
+
+
+def in_words(value: float, unit: str) -> str:
+    """A metric of this unit as people read it."""
+    return f"{100 * value:.2f} %" if unit == SHARE else f"{value:.4f}"
 
 
 class Task:
@@ -81,6 +91,10 @@ class Task:
         value = float(metrics[self.metric])
         return value if self.direction == "higher" else -value
 
+    def points_lost(self, before: float, after: float) -> float:
+        """How much worse the metric `after` is than `before`: percentage points of a share, hundredths of others."""
+        return 100 * (before - after if self.direction == "higher" else after - before)
+
     def extra(self, data: Any) -> dict[str, Any]:
         """What a saved model of this task carries along: plain data for those who use it."""
         return {"task": self.describe(), "data": {"name": data.name, "digest": data.digest}}
@@ -100,15 +114,11 @@ def judging(model: nn.Module, device: torch.device | str | None) -> Iterator[tor
         raise CannotRun("a model without parameters cannot be judged")
     found = first.device
     wanted = found if device is None else torch.device(device)
-    modes = [(module, module.training) for module in model.modules()]
-    if wanted != found:
-        model.to(wanted)
-    model.eval()
     try:
-        with torch.no_grad():
+        if wanted != found:
+            model.to(wanted)
+        with evaluating(model), torch.no_grad():
             yield wanted
     finally:
-        for module, mode in modes:
-            module.training = mode
         if wanted != found:
             model.to(found)

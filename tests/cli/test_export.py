@@ -35,7 +35,7 @@ def test_int8_is_written_within_the_bound_only(
     assert OnnxModel(tmp_path / "b.onnx")(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
     (tmp_path / "b.onnx").unlink()
 
-    monkeypatch.setattr("formery.runtime.ship.points_lost", lambda *_: 3.0)
+    monkeypatch.setattr("formery.tasks.task.Task.points_lost", lambda *_: 3.0)
     answer = ask(*arguments, "--max-drop", 2.9)
     assert "NOT written" in answer.out
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.onnx"]

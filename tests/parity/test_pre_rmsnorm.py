@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 from typing import Any
 
 import pytest
@@ -143,13 +144,13 @@ def _logits(model: torch.nn.Module, images: Tensor) -> Tensor:
 
 
 def _timm() -> tuple[torch.nn.Module, Tensor]:
-    timm = pytest.importorskip("timm")
+    timm = importlib.import_module("timm")
     sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 3, "num_heads": 4, "num_classes": 7}
     return timm.create_model("vit_tiny_patch16_224", init_values=0.1, **sizes), small.images(2, 32)
 
 
 def _transformers() -> tuple[torch.nn.Module, Tensor]:
-    transformers = pytest.importorskip("transformers")
+    transformers = importlib.import_module("transformers")
     config = transformers.ViTConfig(
         hidden_size=32,
         num_hidden_layers=3,

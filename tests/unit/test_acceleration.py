@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import io
 from collections.abc import Callable
 
@@ -19,12 +20,12 @@ pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason
 
 
 def vit() -> tuple[nn.Module, Tensor]:
-    timm = pytest.importorskip("timm")
+    timm = importlib.import_module("timm")
     return timm.create_model("vit_small_patch16_224", depth=2, img_size=96, num_classes=10), torch.randn(2, 3, 96, 96)
 
 
 def llama() -> tuple[nn.Module, Tensor]:
-    transformers = pytest.importorskip("transformers")
+    transformers = importlib.import_module("transformers")
     config = transformers.LlamaConfig(
         vocab_size=200, hidden_size=192, intermediate_size=384, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=64,

@@ -352,7 +352,10 @@ def test_what_no_one_knows_is_refused() -> None:
     for change, message in (
         (lambda model: setattr(model, "body", Unknown()), "body: rewrites do not know the body 'Unknown'"),
         (lambda model: model.body.blocks.insert(1, Unknown()), "body.blocks.1: rewrites do not know the block Unknown"),
-        (lambda model: setattr(model.body.blocks[0], "scheme", Unknown()), "do not know the scheme 'Unknown'"),
+        (
+            lambda model: setattr(model.body.blocks[0], "scheme", Unknown()),
+            "'Unknown' does not say where its norms",
+        ),
     ):
         model = model_of("vit")
         change(model)

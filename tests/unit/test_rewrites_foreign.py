@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import subprocess
 import sys
 from typing import Any
@@ -20,8 +21,8 @@ from formery.rewrites import anatomy
 from formery.rewrites.checks import small
 from tests.unit.rewrites_families import FAMILIES, error, model_of
 
-timm = pytest.importorskip("timm")
-transformers = pytest.importorskip("transformers")
+timm = importlib.import_module("timm")
+transformers = importlib.import_module("transformers")
 
 drop = rewrites.find("drop")
 SIZES = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 4, "num_heads": 4, "num_classes": 7}

@@ -383,9 +383,9 @@ def test_int8_is_judged_by_the_scores_of_both_files(
 
 
 def test_points_are_those_of_the_metric() -> None:
-    assert ship.points_lost(task_of("classify"), 0.95, 0.94) == pytest.approx(1)
-    assert ship.points_lost(task_of("language"), 1.50, 1.52) == pytest.approx(2)
-    assert ship.points_lost(task_of("language"), 1.52, 1.50) == pytest.approx(-2)
+    assert task_of("classify").points_lost(0.95, 0.94) == pytest.approx(1)
+    assert task_of("language").points_lost(1.50, 1.52) == pytest.approx(2)
+    assert task_of("language").points_lost(1.52, 1.50) == pytest.approx(-2)
 
 
 def test_int8_of_other_data(shop: Path, model: formery.Model, tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ Pending = tuple[Tensor, Tensor | None]
 class Ladder(Scheme):
     """Sublayer n reads the stream without sublayer n-1, whose output is pending, into the next block too."""
 
+    norms_at = "in"
+
     def start(self, x: Tensor) -> Pending:
         return x, None
 

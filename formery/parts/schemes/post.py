@@ -11,5 +11,8 @@ from .scheme import Scheme, Sublayer
 class Post(Scheme):
     """norm(x + sublayer(x))."""
 
+    norms_at = "sum"
+    only_adds = False
+
     def step(self, stream: Tensor, index: int, sublayer: Sublayer, ctx: Context) -> Tensor:
         return self.normed(index, stream + self.branch(index, sublayer(stream)), ctx)

@@ -11,5 +11,7 @@ from .scheme import Scheme, Sublayer
 class Pre(Scheme):
     """x + sublayer(norm(x))."""
 
+    norms_at = "in"
+
     def step(self, stream: Tensor, index: int, sublayer: Sublayer, ctx: Context) -> Tensor:
         return self.added(index, stream, sublayer(self.normed(index, stream, ctx)))

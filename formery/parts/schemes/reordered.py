@@ -11,5 +11,7 @@ from .scheme import Scheme, Sublayer
 class Reordered(Scheme):
     """x + norm(sublayer(x))."""
 
+    norms_at = "out"
+
     def step(self, stream: Tensor, index: int, sublayer: Sublayer, ctx: Context) -> Tensor:
         return self.added(index, stream, self.normed(index, sublayer(stream), ctx))

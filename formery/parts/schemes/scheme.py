@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -37,6 +37,19 @@ class Scheme(Part):
     """
 
     EXAMPLES = ({}, {"norm": "rms", "scale": 0.1})
+    norms_at: ClassVar[Literal["in", "out", "sum"] | None] = None
+    """Where the norms stand: in front of sublayers, on their output, on the sum with the stream; None (not said) keeps
+    rewrites away."""
+    separable: ClassVar[bool] = True
+    """Whether each sublayer is a residual branch of its own."""
+    only_adds: ClassVar[bool] = True
+    """Whether the stream is changed by adding the sublayers' outputs alone."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """A scheme that steps in a way of its own says anew where its norms stand."""
+        super().__init_subclass__(**kwargs)
+        if "step" in vars(cls) and "norms_at" not in vars(cls):
+            cls.norms_at, cls.separable = None, False
 
     def __init__(
         self,

@@ -17,6 +17,9 @@ class Single(Scheme):
     """x + (sublayer_n o norm ... norm o sublayer_1)(x): the first sublayer reads the stream itself, each later one the
     norm of the one before it, and only the last one's output, scaled once, meets the stream again."""
 
+    norms_at = "in"
+    separable = False
+
     def _norm(self, dim: int, index: int, norm: Any, place: Any) -> nn.Module:
         return nn.Identity() if index == 0 else super()._norm(dim, index, norm, place)
 

@@ -18,22 +18,8 @@ from ...parts.mixers.mixer import Mixer
 from ...parts.norms.norm import Norm
 from ...parts.part import Part
 from ...parts.positions.learned import Learned
-from ...parts.schemes.ladder import Ladder
-from ...parts.schemes.post import Post
-from ...parts.schemes.pre import Pre
-from ...parts.schemes.reordered import Reordered
-from ...parts.schemes.single import Single
 from .anatomy import Anatomy, Block, Exit, Pair, Source, Stage, Sublayer
 from .probing import is_pointwise
-
-SCHEMES: dict[type, tuple[str, bool, bool]] = {
-    Pre: ("in", True, True),
-    Ladder: ("in", True, True),
-    Reordered: ("out", True, True),
-    Post: ("sum", True, False),
-    Single: ("in", False, True),
-}
-"""Where a scheme's norms stand, whether its sublayers are separable, and whether they alone change the stream."""
 
 
 def anatomy(model: nn.Module) -> Anatomy:
@@ -112,9 +98,8 @@ def _block(block: nn.Module, path: str, prefix: int) -> Block:
         raise CannotRewrite(f"{path}: rewrites do not know the block {type(block).__name__}")
     scheme = block.scheme
     kind = registry.name_of("scheme", type(scheme)) or type(scheme).__name__
-    if type(scheme) not in SCHEMES:
-        raise CannotRewrite(f"{path}.scheme: rewrites do not know the scheme {kind!r}")
-    norms, separable, only_adds = SCHEMES[type(scheme)]
+    if getattr(scheme, "norms_at", None) is None:
+        raise CannotRewrite(f"{path}.scheme: the scheme {kind!r} does not say where its norms stand (norms_at)")
     # A factor on the stream, or any other tensor of the scheme's own, is no mere adding.
     own = [name for name, _ in scheme.named_parameters() if not name.startswith(("norms.", "scales."))]
     sublayers = []
@@ -135,12 +120,12 @@ def _block(block: nn.Module, path: str, prefix: int) -> Block:
                 writes=tuple(f"{path}.{name}.{w}" for w in _present(part, part.writes, forward=False)),
                 heads=getattr(part, "heads", None),
                 kv_heads=getattr(part, "kv_heads", None),
-                reads_stream=separable or index == 0,
-                writes_stream=separable or index == last,
+                reads_stream=scheme.separable or index == 0,
+                writes_stream=scheme.separable or index == last,
                 skips_prefix=isinstance(part, Mixer) and bool(prefix) and 1 not in part.grids,
             )
         )
-    return Block(path, kind, norms, tuple(sublayers), separable, only_adds and not own)  # type: ignore[arg-type]
+    return Block(path, kind, scheme.norms_at, tuple(sublayers), scheme.separable, scheme.only_adds and not own)
 
 
 def _present(part: Part, names: tuple[str, ...], *, forward: bool) -> tuple[str, ...]:
