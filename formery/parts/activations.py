@@ -9,22 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..ops.linear.products import ACTIVATIONS as FUSED
+
 Activation = Literal["gelu", "gelu_tanh", "relu", "relu2", "silu", "tanh"]
-
-
-def _gelu_tanh(x: Tensor) -> Tensor:
-    return F.gelu(x, approximate="tanh")
 
 
 def _relu2(x: Tensor) -> Tensor:
     return F.relu(x).square()
 
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "gelu_tanh": _gelu_tanh,
-    "relu": F.relu,
-    "relu2": _relu2,
-    "silu": F.silu,
-    "tanh": torch.tanh,
-}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {**FUSED, "relu2": _relu2, "tanh": torch.tanh}

@@ -27,6 +27,15 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": torch.ops.aten.gelu_,
+    "gelu_tanh": lambda x: torch.ops.aten.gelu_(x, approximate="tanh"),
+    "relu": F.relu_,
+    "silu": lambda x: F.silu(x, inplace=True),
+}
+"""The same on the tensor's own memory: fresh memory for a widened tensor costs as much as the activation itself."""
+
+
 def available() -> bool:
     """Whether this build of torch, and its user, have oneDNN products at all."""
     return torch._C._has_mkldnn and torch._C._get_mkldnn_enabled()
@@ -42,7 +51,11 @@ def onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: st
 def plain(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = None) -> Tensor:
     """The same by torch."""
     y = F.linear(x, weight, bias)
-    return y if activation is None else ACTIVATIONS[activation](y)
+    if activation is None:
+        return y
+    watched = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    owned = type(y) is Tensor and not torch.is_grad_enabled() and not watched
+    return (IN_PLACE if owned else ACTIVATIONS)[activation](y)
 
 
 class PackedWeight:

@@ -10,11 +10,15 @@ from torch.nn import functional as F
 
 from ...context import NOTHING, Cache, Context, State, Window
 from ...errors import BadSpec
+from ...ops.window_attention import window_attention
 from ...spec import NormSpec, Place, PositionSpec, build
 from ..dense import Dense
 from .masks import attention_mask
 from .mixer import Growth, Mixer
 from .ragged import by_sequence
+
+LONG = 2
+"""Windows in a row from which on attention goes by blocks."""
 
 
 class Attention(Mixer):
@@ -101,6 +105,9 @@ class Attention(Mixer):
         q, k, v = self._heads(x)
         if self.position is not None:
             q, k = self.position(q, ctx), self.position(k, ctx)
+        if self._by_blocks(x.shape[1], ctx, state):
+            assert self.window is not None
+            return self.out(window_attention(q, k, v, self.window, self.scale).transpose(1, 2).flatten(2))
         places = None
         if state is not None:
             k, v, places = state.cache("seen").append(k, v, ctx.padding)
@@ -112,6 +119,13 @@ class Attention(Mixer):
             q, k, v, attn_mask=mask, is_causal=is_causal, scale=self.scale, enable_gqa=k.shape[1] != self.heads
         )
         return self.out(y.transpose(1, 2).flatten(2))
+
+    def _by_blocks(self, length: int, ctx: Context, state: State | None) -> bool:
+        """Whether rows are long, whole and begin here, so that a window needs no mask of all pairs."""
+        plain = state is None and ctx.causal and ctx.padding is None and ctx.key_padding is None
+        if self.window is None or not plain or torch.compiler.is_compiling():
+            return False
+        return length > LONG * self.window
 
     def new_state(self, batch: int, capacity: int) -> State:
         like = self.out.weight

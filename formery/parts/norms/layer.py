@@ -22,4 +22,8 @@ class Layer(Norm):
         self.bias = nn.Parameter(torch.zeros(dim)) if affine and bias else None
 
     def forward(self, x: Tensor, ctx: Context = NOTHING) -> Tensor:
-        return F.layer_norm(x, self.shape, self.weight, self.bias, self.eps)
+        bias: Tensor | None = self.bias
+        if self.weight is None and bias is None and x.is_cpu and not torch.compiler.is_compiling():
+            # torch's float32 layer norm takes three times as long with neither of them (AMD EPYC, torch 2.13).
+            bias = x.new_zeros(self.shape)
+        return F.layer_norm(x, self.shape, self.weight, bias, self.eps)

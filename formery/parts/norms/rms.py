@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ...context import NOTHING, Context
+from ...ops.rms_norm import rms_norm
 from .norm import Norm
 
 
@@ -25,8 +25,5 @@ class RMS(Norm):
         self.bias = nn.Parameter(torch.zeros(dim)) if affine and bias else None
 
     def forward(self, x: Tensor, ctx: Context = NOTHING) -> Tensor:
-        wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-        y = F.rms_norm(wide, self.shape, None, self.eps).to(x.dtype)
-        if self.weight is not None:
-            y = y * self.weight
+        y = rms_norm(x, self.weight, self.eps)
         return y if self.bias is None else y + self.bias
