@@ -11,10 +11,10 @@ from torch.nn import functional as F
 from ...context import NOTHING, Context, Slot, State
 from ...errors import BadSpec
 from ...ops import gated_delta_rule as rule
-from ...ops.short_convolution import short_convolution
+from ...ops.rms_norm import rms_norm
 from ..dense import Dense
 from .mixer import Mixer
-from .ragged import by_sequence, compacted, last_tokens
+from .ragged import along_rows, carried_convolution, real
 
 
 class GatedDeltaNet(Mixer):
@@ -75,19 +75,12 @@ class GatedDeltaNet(Mixer):
         self.step_bias.copy_(step + (-torch.expm1(-step)).log())  # inverse softplus
 
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
-        if ctx.bounds is not None:
-            return by_sequence(self, x, ctx)
-        if ctx.padding is None:
-            return self._rows(x, state, None)
-        x, lengths, undo = compacted(x, ctx.padding)
-        return undo(self._rows(x, state, lengths))
+        return along_rows(self._rows, x, ctx, state)
 
     def _rows(self, x: Tensor, state: State | None, lengths: Tensor | None) -> Tensor:
         """Rows (B, L, C) of which the first `lengths` (B,) tokens count."""
         mixed, gate, decay, beta = self.project(x).split(self.widths, dim=-1)
-        tail = None if state is None else state.slot("tail").value
-        convolved, new_tail = short_convolution(mixed, self.conv, None, tail)
-        q, k, v = F.silu(convolved).split(self.mixed_widths, dim=-1)
+        q, k, v = F.silu(carried_convolution(mixed, self.conv, None, state, lengths)).split(self.mixed_widths, dim=-1)
         q, k = (part.unflatten(-1, (self.heads, -1)) for part in (q, k))
         v = v.unflatten(-1, (self.value_heads, -1))
         wide = torch.promote_types(x.dtype, torch.float32)
@@ -100,8 +93,8 @@ class GatedDeltaNet(Mixer):
         beta = beta.to(wide).sigmoid() * (2 if self.negative else 1)
         g = -self.log_rate.to(wide).exp() * F.softplus(decay.to(wide) + self.step_bias.to(wide))
         if lengths is not None:  # padding neither decays nor writes
-            real = (torch.arange(x.shape[1], device=x.device) < lengths[:, None])[..., None]
-            g, beta = g * real, beta * real
+            counts = real(x, lengths)[..., None]
+            g, beta = g * counts, beta * counts
         if state is None:
             memory = torch.zeros(
                 x.shape[0], self.value_heads, self.head_dim, self.value_dim, dtype=wide, device=x.device
@@ -110,10 +103,8 @@ class GatedDeltaNet(Mixer):
             memory = state.slot("memory").value
         o, memory = rule.gated_delta_rule(q, k, v, g, beta, memory)
         if state is not None:
-            past = state.slot("tail").value
-            state.slot("tail").put(new_tail if lengths is None else last_tokens(past, mixed, lengths))
             state.slot("memory").put(memory)
-        o = F.rms_norm(o.to(wide), (self.value_dim,), None, self.eps).to(x.dtype) * self.norm
+        o = rms_norm(o.to(wide), None, self.eps).to(x.dtype) * self.norm
         return self.out(o.flatten(-2) * F.silu(gate))
 
     def new_state(self, batch: int, capacity: int) -> State:

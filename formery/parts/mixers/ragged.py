@@ -1,4 +1,4 @@
-"""Rows of different lengths: padding moved out of the way, packed sequences laid out as rows."""
+"""Rows of different lengths: padding moved out of the way, packed sequences laid out as rows, tails kept."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ...context import Context
+from ...context import Context, State
+from ...ops.short_convolution import short_convolution
 
 
 def compacted(x: Tensor, padding: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
@@ -29,6 +30,42 @@ def last_tokens(past: Tensor, x: Tensor, lengths: Tensor | None) -> Tensor:
         return together[:, together.shape[1] - keep :]
     index = lengths[:, None] + torch.arange(keep, device=x.device)
     return torch.gather(together, 1, index[..., None].expand(-1, -1, x.shape[-1]))
+
+
+def along_rows(
+    rows: Callable[[Tensor, State | None, Tensor | None], Tensor], x: Tensor, ctx: Context, state: State | None
+) -> Tensor:
+    """What `rows(x, state, lengths)` makes of rows (B, L, C) of which the first `lengths` (B,) tokens count (None:
+    all of them), where x may be padded at either end or packed."""
+    if ctx.bounds is not None:
+        return by_sequence(lambda x, ctx: along_rows(rows, x, ctx, None), x, ctx)
+    if ctx.padding is None:
+        return rows(x, state, None)
+    x, lengths, undo = compacted(x, ctx.padding)
+    return undo(rows(x, state, lengths))
+
+
+def real(x: Tensor, lengths: Tensor) -> Tensor:
+    """(B, L) True for the first `lengths` (B,) tokens of rows x (B, L, ...)."""
+    return torch.arange(x.shape[1], device=x.device) < lengths[:, None]
+
+
+def carried_convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    state: State | None,
+    lengths: Tensor | None,
+    slot: str = "tail",
+) -> Tensor:
+    """`short_convolution` of rows x (B, L, C) whose last inputs stay in a slot of the state."""
+    if state is None:
+        return short_convolution(x, weight, bias)[0]
+    tail = state.slot(slot)
+    past = tail.value
+    y, new = short_convolution(x, weight, bias, past)
+    tail.put(new if lengths is None else last_tokens(past, x, lengths))
+    return y
 
 
 def by_sequence(mixer: Callable[[Tensor, Context], Tensor], x: Tensor, ctx: Context) -> Tensor:
