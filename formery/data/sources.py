@@ -13,8 +13,6 @@ from ..registry import find, index, nearest
 if TYPE_CHECKING:
     from .contract import Data
 
-TASKS = {"classify": "image", "language": "text"}
-
 
 def open_data(source: Any, *, task: str | None = None, seed: int = 0, **options: Any) -> Data:
     """Data to train on and to be judged by.
@@ -26,8 +24,8 @@ def open_data(source: Any, *, task: str | None = None, seed: int = 0, **options:
     nor a path, BadFile for a missing path, BadSpec for an unknown option, BadData for content that cannot be learned
     from.
     """
-    if task is not None and task not in TASKS:
-        raise UnknownName(f"no task is called {task!r}; {nearest(task, TASKS)}")
+    if task is not None and task not in index("task"):
+        raise UnknownName(f"no task is called {task!r}; {nearest(task, index('task'))}")
     opener, arguments = opener_of(source, task)
     if opener is None:
         if options:

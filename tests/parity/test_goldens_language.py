@@ -12,7 +12,7 @@ from formery.model import Model
 from formery.ops import gated_delta_rule as rule
 from formery.published import recognise
 from formery.spec import build, resolve_part
-from formery.systems import layers
+from formery.systems import published_layers as layers
 from formery.systems.language import olmo_hybrid
 from formery.weights import Dialect, to_ours, to_theirs
 from tests import goldens

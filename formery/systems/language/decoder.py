@@ -11,7 +11,7 @@ from typing import Any
 
 from ...errors import BadSpec
 from ...weights import Dialect, Rule
-from .. import layers
+from .. import published_layers as layers
 
 SIZES: dict[str, tuple[int, int, int]] = {  # width, depth, heads: plain baselines over bytes, nobody's publication
     "tiny": (128, 5, 4),

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...errors import BadSpec
 from ...weights import Dialect, Rule
-from .. import layers
+from .. import published_layers as layers
 
 LAYOUT = "(gated_deltanet*3 attention)"
 

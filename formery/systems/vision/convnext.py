@@ -7,7 +7,7 @@ from typing import Any
 
 from ...errors import BadSpec
 from ...weights import Dialect, Rule
-from .. import layers
+from .. import published_layers as layers
 
 SIZES: dict[str, tuple[int, list[int]]] = {  # first width (doubling), depths: section 3; atto to nano are timm's own
     "atto": (40, [2, 2, 6, 2]),

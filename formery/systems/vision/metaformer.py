@@ -7,7 +7,7 @@ from typing import Any
 
 from ...errors import BadSpec
 from ...weights import Dialect, Rule
-from .. import layers
+from .. import published_layers as layers
 
 SIZES: dict[str, tuple[list[int], list[int], float]] = {  # dims, depths, layer scale: table 1 and the authors' code
     "s12": ([64, 128, 320, 512], [2, 2, 6, 2], 1e-5),

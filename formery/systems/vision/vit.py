@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...weights import Dialect, Rule
-from .. import layers
+from .. import published_layers as layers
 
 SIZES: dict[str, tuple[int, int]] = {"tiny": (192, 3), "small": (384, 6), "base": (768, 12)}  # width, heads
 DEPTH = 12
