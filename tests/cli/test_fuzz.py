@@ -29,6 +29,7 @@ OPTIONS = {
     "train": "--out --set --steps --batch-size --learning-rate --precision --seed --devices --minutes",
     "fit": "--task --max-latency --max-params --max-drop --minutes --effort --image-size --seed --out",
     "predict": "--out --batch-size --top --skip-broken --json",
+    "generate": "--prompt --max-new-tokens --temperature --top-k --top-p --min-p --stop --seed --chunk --json",
     "measure": "--set --batch --size --layers --context --count --threads",
     "compare": "--batch --size --seconds --bf16 --threads",
     "shrink": "--out --drop --unit --data --max-drop --no-fold",

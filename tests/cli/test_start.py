@@ -66,6 +66,9 @@ REFUSED = [
     ["predict", "vit_tiny", "photos"],
     ["predict", "photos", "nosuch"],
     ["predict", "photos", "photos", "--out", "rows.txt"],
+    ["generate", "nosuch", "--prompt", "a"],
+    ["generate", "vit_tiny", "--prompt", "a"],
+    ["generate", "photos"],
     ["verify", "--nosuch"],
     ["doctor", "--nosuch"],
 ]
