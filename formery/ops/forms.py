@@ -1,0 +1,35 @@
+"""What an op with several forms asks before it chooses one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+T = TypeVar("T")
+
+
+def one(length: int | torch.SymInt) -> bool:
+    """Whether there is a single token; an exporter's free length is not asked, which would pin it."""
+    if torch.compiler.is_exporting():
+        from torch.fx.experimental.symbolic_shapes import statically_known_true  # heavy, and exporters have loaded it
+
+        return statically_known_true(length == 1)
+    return length == 1
+
+
+def transformed() -> bool:
+    """Whether `torch.jit`, `torch.func` or forward-mode differentiation looks on: they take plain operations only."""
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return tracing or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def without_autocast(x: Tensor, work: Callable[[], T]) -> T:
+    """What `work` returns where autocast, which would round states, does not reach it."""
+    if not x.is_meta and torch.is_autocast_enabled(x.device.type):
+        with torch.autocast(x.device.type, enabled=False):
+            return work()
+    return work()

@@ -1,0 +1,110 @@
+"""Mamba's mixer (arXiv 2312.00752, section 3.4 and algorithm 2)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...context import NOTHING, Context, Slot, State
+from ...errors import BadSpec
+from ...ops import selective_scan as scan
+from ...ops.linear import linear
+from ..dense import Dense
+from .mixer import Mixer
+from .ragged import along_rows, carried_convolution, real
+
+
+class Mamba(Mixer):
+    """A diagonal linear recurrence whose step, input and read-out vectors are chosen by the token, gated.
+
+    `inner` channels (twice the width unless given), each with `state` numbers. A causal depthwise convolution of `conv`
+    taps and SiLU stand before the recurrence; from what comes out of them, a projection to `rank` numbers (a sixteenth
+    of the width unless given) makes the step of each channel, and the vectors of input and read-out. No norm inside.
+    `bias` is that of the projections in and out. The state is float32 at least.
+    """
+
+    EXAMPLES = (
+        {"state": 4},
+        {"inner": 24, "state": 3, "rank": 5, "conv": 1, "bias": True},
+        {"inner": 40, "state": 2, "conv": 3, "conv_bias": False},
+    )
+    grids = (1,)
+    causal, streams, packs = "always", "any", True
+    reads, writes = ("project",), ("out",)
+    undecayed = ("log_rate", "skip", "step_bias")
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        inner: int | None = None,
+        state: int = 16,
+        rank: int | None = None,
+        conv: int = 4,
+        bias: bool = False,
+        conv_bias: bool = True,
+    ) -> None:
+        super().__init__()
+        inner = 2 * dim if inner is None else inner
+        rank = math.ceil(dim / 16) if rank is None else rank
+        if min(inner, state, rank, conv) < 1:
+            raise BadSpec(f"inner ({inner}), state ({state}), rank ({rank}) and conv ({conv}) are at least 1")
+        self.inner, self.widths = inner, (rank, state, state)
+        """Of the projection that selects: the step, the vectors of input and of read-out."""
+        self.project = Dense(dim, 2 * inner, bias=bias)
+        self.conv = nn.Parameter(torch.empty(inner, conv).uniform_(-(conv**-0.5), conv**-0.5))
+        self.conv_bias = nn.Parameter(torch.zeros(inner)) if conv_bias else None
+        self.select = Dense(inner, sum(self.widths), bias=False)
+        self.step_weight = nn.Parameter(torch.empty(inner, rank).uniform_(-(rank**-0.5), rank**-0.5))
+        self.step_bias = nn.Parameter(torch.empty(inner))
+        self.log_rate = nn.Parameter(torch.empty(state, inner))
+        self.skip = nn.Parameter(torch.ones(inner))
+        if not self.log_rate.is_meta:
+            self._draw_rates()
+        self.out = Dense(inner, dim, bias=bias)
+
+    @torch.no_grad()
+    def _draw_rates(self) -> None:
+        """Rates 1, 2, ..., `state` in every channel (S4D-real), steps of 0.001 to 0.1 (section 3.6)."""
+        rates = torch.arange(1, self.log_rate.shape[0] + 1, dtype=self.log_rate.dtype, device=self.log_rate.device)
+        self.log_rate.copy_(rates.log()[:, None].expand_as(self.log_rate))
+        draw_steps(self.step_bias)
+
+    def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
+        return along_rows(self._rows, x, ctx, state)
+
+    def _rows(self, x: Tensor, state: State | None, lengths: Tensor | None) -> Tensor:
+        """Rows (B, L, C) of which the first `lengths` (B,) tokens count."""
+        u, gate = self.project(x).split(self.inner, dim=-1)
+        u = F.silu(carried_convolution(u, self.conv, self.conv_bias, state, lengths))
+        step, b, c = self.select(u).split(self.widths, dim=-1)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        dt = F.softplus(linear(step, self.step_weight).to(wide) + self.step_bias.to(wide))
+        if lengths is not None:  # padding neither decays nor writes
+            dt = dt * real(x, lengths)[..., None]
+        memory = None if state is None else state.slot("memory").value
+        grouped_u, dt, b, c = (t[:, :, None] for t in (u, dt, b, c))  # one group
+        y, memory = scan.selective_scan(grouped_u, dt, -self.log_rate.to(wide).exp()[None], b, c, memory)
+        if state is not None:
+            state.slot("memory").put(memory)
+        y = torch.addcmul(y[:, :, 0], u, self.skip)
+        return self.out(y * F.silu(gate))
+
+    def new_state(self, batch: int, capacity: int) -> State:
+        weight = self.project.weight
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        memory = weight.new_zeros(batch, 1, *self.log_rate.shape, dtype=wide)
+        return State(tail=Slot(weight.new_zeros(batch, self.conv.shape[1] - 1, self.inner)), memory=Slot(memory))
+
+    def macs(self, tokens: int, past: int = 0) -> int:
+        recurrence: int = scan.macs(1, tokens, self.inner, self.log_rate.shape[0])
+        return recurrence + tokens * (self.conv.numel() + self.step_weight.numel())
+
+
+def draw_steps(bias: Tensor) -> None:
+    """Biases whose softplus is a step drawn evenly, in its logarithm, from 0.001 to 0.1 (arXiv 2312.00752, 3.6)."""
+    step = torch.empty_like(bias).uniform_(math.log(1e-3), math.log(0.1)).exp().clamp(min=1e-4)
+    bias.copy_(step + (-torch.expm1(-step)).log())  # inverse softplus

@@ -1,0 +1,274 @@
+"""State space duality: every form is the definition, in values and gradients, for any length, chunk and split."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+from formery.ops import state_space_duality as duality
+from formery.ops.state_space_duality import reference, state_space_duality
+from tests.goldens import normal, recorded
+
+pytestmark = pytest.mark.usefixtures("poisoned")
+
+FORMS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
+    "chunked": duality.chunked,
+    "chunked 1": lambda *x: duality.chunked(*x, chunk=1),
+    "chunked 7": lambda *x: duality.chunked(*x, chunk=7),
+    "chunked 64": lambda *x: duality.chunked(*x, chunk=64),
+    "differentiable": duality.differentiable,
+    "differentiable 5": lambda *x: duality.differentiable(*x, chunk=5),
+    "compiled": duality.compiled,
+    "fastest": state_space_duality,
+}
+
+
+def draw(
+    length: int,
+    batch: int = 2,
+    heads: int = 4,
+    groups: int = 2,
+    state: int = 5,
+    width: int = 3,
+    dtype: torch.dtype = torch.float64,
+) -> list[Tensor]:
+    """(x, g, b, c, state) as they come: decays from none to strong."""
+    x = torch.randn(batch, length, heads, width, dtype=torch.float64)
+    g = -(torch.rand(batch, length, heads, dtype=torch.float64) ** 4) * 8
+    b, c = (torch.randn(batch, length, groups, state, dtype=torch.float64) for _ in range(2))
+    start = torch.randn(batch, heads, state, width, dtype=torch.float64)
+    return [t.to(dtype) for t in (x, g, b, c)] + [start.to(torch.promote_types(dtype, torch.float32))]
+
+
+def gradients(form: Callable[..., tuple[Tensor, Tensor]], inputs: list[Tensor]) -> tuple[Tensor, ...]:
+    leaves = [x.clone().requires_grad_() for x in inputs]
+    y, state = form(*leaves)
+    source = torch.Generator().manual_seed(1)
+    weights = [torch.randn(x.shape, generator=source, dtype=torch.float64).to(x.dtype) for x in (y, state)]
+    return torch.autograd.grad((y, state), leaves, weights)
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 16, 33, 70])
+@pytest.mark.parametrize("form", FORMS)
+def test_values_and_gradients_are_the_definitions(form: str, length: int) -> None:
+    inputs = draw(length)
+    before = [x.clone() for x in inputs]
+    torch.testing.assert_close(FORMS[form](*inputs), reference(*inputs))
+    torch.testing.assert_close(inputs, before, rtol=0, atol=0)
+    if length:
+        torch.testing.assert_close(gradients(FORMS[form], inputs), gradients(reference, inputs))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 1e-2), (torch.float16, 1e-3)], ids=str
+)
+def test_dtypes(form: str, dtype: torch.dtype, tolerance: float) -> None:
+    inputs = draw(70, dtype=dtype)
+    y, state = FORMS[form](*inputs)
+    assert y.dtype == dtype
+    assert state.dtype == torch.float32
+    exact = [x.double() for x in inputs]
+    # Rounding of the output to its dtype apart, everything is computed in float32.
+    for got, expected, allowed in zip((y, state), reference(*exact), (tolerance, 2e-6), strict=True):
+        assert (got.double() - expected).abs().max() <= allowed * expected.abs().max()
+    for got, expected in zip(gradients(FORMS[form], inputs), gradients(reference, exact), strict=True):
+        assert (got.double() - expected).abs().max() <= 10 * tolerance * expected.abs().max()
+
+
+def test_decays_may_be_wider_than_the_tokens() -> None:
+    """As the mixer has it in half precision: vectors narrow, values times their steps and decays in float32."""
+    inputs = draw(40, dtype=torch.bfloat16)
+    inputs[:2] = [x.float() for x in inputs[:2]]
+    exact = reference(*(x.double() for x in inputs))
+    for form in FORMS.values():
+        y, state = form(*inputs)
+        assert (y.dtype, state.dtype) == (torch.float32, torch.float32)
+        assert (y.double() - exact[0]).abs().max() <= 2e-6 * exact[0].abs().max()
+        assert [g.dtype for g in gradients(form, inputs)] == [x.dtype for x in inputs]
+
+
+@given(cuts=st.lists(st.integers(0, 90), max_size=4))
+def test_any_split_carries_on(cuts: list[int]) -> None:
+    *tokens, start = draw(90)
+    whole = reference(*tokens, start)
+    state, parts = start, []
+    for begin, end in pairwise([0, *sorted(cuts), 90]):
+        y, state = state_space_duality(*(x[:, begin:end] for x in tokens), state)
+        parts.append(y)
+    torch.testing.assert_close((torch.cat(parts, 1), state), whole)
+
+
+def test_step_is_one_token_of_the_definition() -> None:
+    *tokens, state = draw(1)
+    x, g, b, c = (t[:, 0] for t in tokens)
+    y, last = duality.step(x, g, b, c, state)
+    by_hand = torch.stack(
+        [
+            g[:, h].exp()[:, None, None] * state[:, h] + b[:, h // 2, :, None] * x[:, h, None, :]  # two heads a group
+            for h in range(4)
+        ],
+        dim=1,
+    )
+    torch.testing.assert_close(last, by_hand)
+    read = torch.stack([(by_hand[:, h] * c[:, h // 2, :, None]).sum(1) for h in range(4)], dim=1)
+    torch.testing.assert_close(y, read)
+    assert torch.autograd.gradcheck(duality.step, [t.requires_grad_() for t in (x, g, b, c, state)])
+
+
+def test_without_a_state_it_starts_from_zeros() -> None:
+    inputs = draw(20, dtype=torch.float16)
+    got = state_space_duality(*inputs[:4])
+    torch.testing.assert_close(got, state_space_duality(*inputs[:4], torch.zeros_like(inputs[4])))
+    assert got[1].dtype == torch.float32
+
+
+def test_nothing_with_no_decay_changes_nothing() -> None:
+    x, g, b, c, state = draw(20)
+    for form in FORMS.values():
+        torch.testing.assert_close(form(0 * x, 0 * g, b, c, state)[1], state, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("form", ["reference", *FORMS])
+def test_published_outputs(form: str) -> None:
+    """What the authors' minimal implementation gives; its states have values before keys."""
+    B, L, H, P, N, seed = 2, 24, 3, 4, 5, 50
+    x, g = normal((B, L, H, P), seed + 8), -F.softplus(normal((B, L, H), seed + 9))
+    b, c = (normal((B, L, H, N), seed + i) for i in (10, 11))
+    start = normal((B, 1, H, P, N), seed + 12)[:, 0].mT
+    y, state = {"reference": reference, **FORMS}[form](x, g, b, c, start)
+    golden = recorded("mamba_ops")
+    for got, key in ((y, "ssd_y"), (state.mT, "ssd_state")):
+        assert list(got.shape) == golden[key]["shape"].tolist()
+        torch.testing.assert_close(got.flatten(), torch.from_numpy(golden[key]["head"]), rtol=1e-5, atol=5e-6)
+
+
+def test_without_decay_it_is_linear_attention() -> None:
+    """The sum of all earlier values, each times the product of its vector with the reader's."""
+    x, g, b, c, state = draw(70, heads=2)
+    scores = torch.einsum("bigk,bjgk->bgij", c, b).tril()
+    wanted = torch.einsum("bhij,bjhp->bihp", scores, x)
+    for form in FORMS.values():
+        torch.testing.assert_close(form(x, 0 * g, b, c, 0 * state)[0], wanted)
+
+
+def test_extreme_decay_is_exact_and_finite() -> None:
+    """A decay that forgets everything, next to none at all: exp of a difference must not meet zero times infinity."""
+    x, g, b, c, state = draw(70, dtype=torch.float32)
+    g = torch.where(torch.rand_like(g) < 0.2, -1e4, 0.0)
+    inputs = [x, g, b, c, state]
+    exact = reference(*(t.double() for t in inputs))
+    for form in FORMS.values():
+        for got, expected in zip(form(*inputs), exact, strict=True):
+            assert (got.double() - expected).abs().max() <= 5e-6 * expected.abs().max()
+        assert all(t.isfinite().all() for t in gradients(form, inputs))
+
+
+def test_long_sums_of_decays_keep_their_digits() -> None:
+    """Decays of neighbours whose running sum is in the thousands: float32 sums would leave 4 digits of them."""
+    x, g, b, c, state = draw(64, dtype=torch.float32)
+    inputs = [x, torch.where(torch.arange(64)[:, None] % 2 == 0, -80.0, -0.01).expand_as(g), b, c, state]
+    exact = reference(*(t.double() for t in inputs))
+    for form in FORMS.values():
+        for got, expected in zip(form(*inputs), exact, strict=True):
+            assert (got.double() - expected).abs().max() <= 2e-6 * expected.abs().max()
+
+
+def test_second_gradients() -> None:
+    inputs = [x.requires_grad_() for x in draw(4, batch=1, heads=2, groups=1, state=2, width=2)]
+    assert torch.autograd.gradgradcheck(lambda *x: duality.chunked(*x, chunk=3), inputs)
+
+
+def test_gradients_of_some_inputs_only() -> None:
+    inputs = draw(20)
+    inputs[2].requires_grad_()
+    (got,) = torch.autograd.grad(duality.chunked(*inputs, chunk=8)[0].sum(), inputs[2])
+    (expected,) = torch.autograd.grad(reference(*inputs)[0].sum(), inputs[2])
+    torch.testing.assert_close(got, expected)
+
+
+def test_function_transforms() -> None:
+    inputs = draw(9)
+    stacked = [torch.stack([x, x / 2]) for x in inputs]
+    got = torch.func.vmap(state_space_duality)(*stacked)
+    separate = [reference(*inputs), reference(*(x / 2 for x in inputs))]
+    torch.testing.assert_close(got, tuple(torch.stack(pair) for pair in zip(*separate, strict=True)))
+    small = [x.requires_grad_() for x in draw(3, batch=1, heads=2, groups=1, state=2, width=2)]
+    assert torch.autograd.gradcheck(state_space_duality, small, check_forward_ad=True)
+
+
+def test_compiles_in_one_graph_for_all_lengths() -> None:
+    torch._dynamo.reset()
+    compiled = torch.compile(state_space_duality, backend="aot_eager", fullgraph=True, dynamic=True)
+    with torch.compiler.set_stance("default"):
+        for length in (70, 20, 50):
+            inputs = draw(length)
+            with torch._dynamo.config.patch(error_on_recompile=length != 70):
+                torch.testing.assert_close(compiled(*inputs), reference(*inputs))
+    inputs = draw(33)
+    torch.testing.assert_close(gradients(compiled, inputs), gradients(reference, inputs))
+
+
+def test_the_compiled_operator_keeps_torchs_rules() -> None:
+    for length in (0, 40):
+        inputs = [x.requires_grad_() for x in draw(length, dtype=torch.float32)]
+        torch.library.opcheck(duality.compiled, inputs)
+
+
+class Duality(torch.nn.Module):
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        return state_space_duality(*inputs)
+
+
+def export(strict: bool) -> torch.export.ExportedProgram:
+    batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
+    shapes = (*({0: batch, 1: length} for _ in range(4)), {0: batch})
+    return torch.export.export(Duality(), tuple(draw(50, dtype=torch.float32)), dynamic_shapes=(shapes,), strict=strict)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_exports_with_free_batch_and_length(strict: bool) -> None:
+    program = export(strict).module()
+    for batch, length in ((1, 1), (3, 32), (2, 100)):
+        inputs = draw(length, batch, dtype=torch.float32)
+        torch.testing.assert_close(program(*inputs), reference(*inputs), rtol=1e-5, atol=1e-5)
+
+
+def test_exports_one_token_as_a_step() -> None:
+    program = torch.export.export(Duality(), tuple(draw(1, dtype=torch.float32)))
+    assert not any("scan" in str(node.target) for node in program.graph.nodes)
+    inputs = draw(1, dtype=torch.float32)
+    torch.testing.assert_close(program.module()(*inputs), reference(*inputs), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_traces_for_old_exporters() -> None:
+    traced = torch.jit.trace(state_space_duality, tuple(draw(40)), check_trace=False)
+    inputs = draw(40)
+    torch.testing.assert_close(traced(*inputs), reference(*inputs))
+
+
+@pytest.mark.slow
+def test_onnx_with_free_batch_and_length(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    onnxruntime = importlib.import_module("onnxruntime")
+    path = tmp_path / "duality.onnx"
+    torch.onnx.export(export(False), dynamo=True, verbose=False).save(path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [x.name for x in session.get_inputs()]
+    for batch, length in ((1, 1), (3, 32), (2, 100)):
+        inputs = draw(length, batch, dtype=torch.float32)
+        outputs = session.run(None, {name: x.numpy() for name, x in zip(names, inputs, strict=True)})
+        for got, expected in zip(outputs, reference(*inputs), strict=True):
+            torch.testing.assert_close(torch.from_numpy(got), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_macs_are_two_products_a_token() -> None:
+    assert duality.macs(2, 10, 3, 8, 6) == 2 * 10 * 3 * 2 * 8 * 6
