@@ -26,6 +26,30 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def memory_left(device: Any = None) -> int | None:
+    """Bytes that can still be asked for, on an accelerator where `device` is one; None where nobody says."""
+    if device is not None and device.type == "cuda":
+        import torch
+
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError, IndexError):
+        return None
+    return min(free, _group_left() or free)
+
+
+def _group_left() -> int | None:
+    """What a control group still allows (version 2); None where there is no bound."""
+    group = Path("/sys/fs/cgroup")
+    try:
+        most, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        return max(0, int(most) - int(used))
+    except (OSError, ValueError):
+        return None
+
+
 def identity(threads: int) -> str:
     """What a measurement with so many threads holds for."""
     facts = _cpuinfo()

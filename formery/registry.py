@@ -31,6 +31,7 @@ HOMES = {
     "rewrite": "formery.rewrites",
     "task": "formery.tasks",
     "data": "formery.data",
+    "probe": "formery.data.probes",
 }
 """Where the parts of each role live."""
 

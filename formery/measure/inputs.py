@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from ..errors import BadSpec
 from ..model import Model
+from ..parts.stems.frame_convolutions import LookingAhead
+from ..parts.stems.frames import Frames
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 Shape = int | Sequence[int]
@@ -61,7 +63,8 @@ def nominal_shape(model: nn.Module, batch: int = 1) -> tuple[int, ...]:
         height, width = (size, size) if isinstance(size, int) else size
         return (batch, int(stem["in_chans"]), height, width)
     if model.stem.grid and model.stem.grid[0]:
-        return (batch, *model.stem.grid)
+        channels = (model.stem.channels,) if isinstance(model.stem, Frames | LookingAhead) else ()
+        return (batch, *model.stem.grid, *channels)
     raise BadSpec(f"{model.name} takes inputs of any length; give one, such as 1, 128")
 
 

@@ -74,10 +74,10 @@ def _followed_on_cpu(call: Any) -> tuple[int, int]:
     from torch.profiler import ProfilerActivity, profile
 
     profiler = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
-    with _quiet():
+    with quiet():
         profiler.start()
     out = call()
-    with _quiet():
+    with quiet():
         profiler.stop()
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder, "trace.json")
@@ -95,7 +95,7 @@ def _followed_on_cpu(call: Any) -> tuple[int, int]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the lines that the profiler's library writes to the process' own stderr when it starts and stops."""
     sys.stderr.flush()
     try:

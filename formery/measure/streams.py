@@ -32,7 +32,7 @@ def state_bytes(subject: Subject, tokens: int, batch: int = 1) -> int:
 
     `subject` is a formery model that streams, or the name or spec of one; CannotRun for one that does not stream.
     """
-    return without_values(_streaming(as_model(subject))).new_state(batch, tokens).nbytes()
+    return without_values(streaming(as_model(subject))).new_state(batch, tokens).nbytes()
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def context_sweep(
 
     Decoding goes on from the prompt for up to `STEPS` tokens, each of them a sample.
     """
-    _streaming(model)
+    streaming(model)
     points = []
     with evaluating(model), torch.inference_mode(), using_threads(threads) as used, without_collection():
         for length in lengths:
@@ -134,7 +134,8 @@ def _timed(model: Model, tokens: Tensor, state: Stream) -> float:
     return perf_counter() - start
 
 
-def _streaming(model: nn.Module) -> Model:
+def streaming(model: nn.Module) -> Model:
+    """The model itself; CannotRun where it does not stream."""
     if not isinstance(model, Model) or not model.streams:
         name = getattr(model, "name", type(model).__name__)
         raise CannotRun(f"{name} does not stream; choose a causal model (formery list --streams)")

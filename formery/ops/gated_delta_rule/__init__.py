@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from ..profiled import SCAN, profiled
 from .chunked import chunked
 from .compiled import compiled
 from .reference import reference, step
@@ -22,6 +23,7 @@ from .traced import differentiable, exported
 __all__ = ["chunked", "compiled", "differentiable", "exported", "gated_delta_rule", "macs", "reference", "step"]
 
 
+@profiled(SCAN)
 def gated_delta_rule(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:

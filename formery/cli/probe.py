@@ -1,0 +1,86 @@
+"""`formery probe`: what small models of given mixers can recall, copy and track."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from .models import changes_of
+from .options import above_zero
+from .output import JSON, emit, say, table
+
+
+def command(
+    task: str = typer.Argument(help="A probe: mqar, phonebook, copy, parity, needle, listops, ..."),
+    models: list[str] = typer.Argument(help='Layouts, such as "attention*2" or "gated_deltanet attention".'),
+    steps: int = typer.Option(600, min=1, help="Training steps of each model."),
+    seeds: int = typer.Option(1, min=1, max=64, help="How many seeds; the mean is shown."),
+    width: int = typer.Option(64, min=16, max=1024, help="Width; MLPs make up for what mixers differ in."),
+    batch: int = typer.Option(64, min=1, help="Sequences a step."),
+    learning_rate: float = typer.Option(3e-3, callback=above_zero, help="The peak of the schedule."),
+    rope: bool = typer.Option(False, "--rope", help="Rotary positions in attention; none unless asked for."),
+    options: list[str] | None = typer.Option(
+        None, "--set", metavar="OPTION=VALUE", help="An option of the probe, such as sizes=[4,8]; may be given often."
+    ),
+    out: Path | None = typer.Option(None, help="Folder for probe.json and probe.png; what is there already is kept."),
+    as_json: bool = JSON,
+) -> None:
+    """Train small models of equal size on drawn sequences, and score them at every difficulty.
+
+    Example: [bold]formery probe mqar "attention*2" "gated_deltanet*2" --out runs/mqar[/bold]
+    """
+    from .. import registry
+    from ..errors import BadSpec
+
+    make = registry.find("probe", task)
+    given = changes_of(options)
+    known = options_of(make)
+    for name in given:
+        if name not in known:
+            raise BadSpec(f"{task} takes no option {name!r}; {registry.nearest(name, known)}")
+    if len(set(models)) < len(models):
+        raise BadSpec("give each layout once")
+    probe = make(**given)
+
+    from ..training import probing
+
+    specs = probing.equal(models, probe, width=width, position="rope" if rope else None)
+    found = probing.run_probe(
+        probe, specs, steps=steps, seeds=range(seeds), batch_size=batch, learning_rate=learning_rate,
+        say=lambda text: say(text, stderr=True), once=None if out is None else _kept(out, task, given, locals()),
+    )  # fmt: skip
+    if out is not None:
+        from ..files import write_json
+
+        write_json(out / "probe.json", found)
+        probing.plot(found, out / "probe.png")
+    if as_json:
+        emit(found)
+        return
+    sizes = [str(n) for n in found["sizes"]]
+    rows = [
+        (row["name"], f"{row['parameters']:,}", *(f"{100 * row['accuracy'][n]:.1f} %" for n in sizes))
+        for row in found["models"]
+    ]
+    rows.append(("chance", "", *[f"{100 * found['chance']:.1f} %"] * len(sizes)))
+    title = f"{task}: right answers by {found['unit']} (trained on {', '.join(map(str, found['trained']))})"
+    table(title, ("model", "parameters", *sizes), rows, right=range(1, len(sizes) + 2))
+
+
+def options_of(make: Any) -> list[str]:
+    """Names of a probe's options."""
+    import inspect
+
+    return list(inspect.signature(make).parameters)
+
+
+def _kept(out: Path, task: str, given: dict[str, Any], asked: dict[str, Any]) -> Any:
+    """The journal of this probe in `out`: models that are done are not trained again."""
+    from ..search.journal import Journal
+
+    journal = Journal(out / "work" / "journal")
+    same = ("steps", "width", "batch", "learning_rate", "rope")
+    journal.begin({"probe": {"name": task, **given}, "training": {name: asked[name] for name in same}}, resume=True)
+    return lambda name, make: journal.once(name.replace("*", "x").replace(" ", "_"), make)

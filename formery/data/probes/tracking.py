@@ -1,0 +1,44 @@
+"""A state that every token changes: parity, and permutations that compose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import permutations as all_orders
+from typing import TYPE_CHECKING
+
+from ...errors import BadSpec
+from .. import drawn
+from .probe import Probe, integers
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def parity(*, sizes: Sequence[int] = (32, 64, 128, 256), trained: Sequence[int] = (8, 16, 32)) -> Probe:
+    """Bits, and at each the parity of all so far (arXiv 2411.12537): needs negative eigenvalues in a linear recurrence.
+    A size is a length."""
+    return Probe("parity", 2, drawn.parity, tuple(sizes), tuple(trained), "tokens", 0.5)
+
+
+def permutations(*, things: int = 3, sizes: Sequence[int] = (16, 32, 64), trained: Sequence[int] = (4, 8, 16)) -> Probe:
+    """Permutations of `things` things, and at each what all so far compose to (the word problem of the symmetric group;
+    arXiv 2404.08819). With five things no constant-depth circuit of the kind attention is solves it. A size is a
+    length."""
+    if not 2 <= things <= 5:
+        raise BadSpec(f"things is 2 to 5, got {things}")
+    elements = list(all_orders(range(things)))
+    after = [[elements.index(tuple(a[i] for i in b)) for b in elements] for a in elements]
+
+    def draw(seed: int, step: int, batch: int, size: int) -> tuple[Tensor, Tensor]:
+        import torch
+
+        table = torch.tensor(after)
+        ids = integers(seed, "permutations", step, (batch, size), len(elements))
+        now, states = torch.zeros(batch, dtype=torch.long), []
+        for column in ids.T:
+            now = table[column, now]
+            states.append(now)
+        return ids, torch.stack(states, dim=1)
+
+    return Probe("permutations", len(elements), draw, tuple(sizes), tuple(trained), "tokens", 1 / len(elements),
+                 options={"things": things})  # fmt: skip

@@ -1,0 +1,108 @@
+"""Growth with the context: figures add up, exponents and crossings are right, memory is asked before it is taken."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import formery
+from formery.errors import BadSpec, CannotRun
+from formery.measure.characterize import Curve, Point, characterize, crossing, exponent, lengths_between, plot
+from formery.measure.operators import CLASSES, class_of, operator_split
+from formery.measure.streams import state_bytes
+from formery.ops.profiled import SCAN, profiled
+
+
+@pytest.fixture(scope="module")
+def curve() -> Curve:
+    return characterize(formery.create_model("olmo_hybrid_tiny"), [32, 64], seconds=0.01)
+
+
+def test_a_curve_has_what_was_asked_for(curve: Curve) -> None:
+    assert [point.tokens for point in curve.points] == [32, 64]
+    assert curve.stopped is None
+    for point in curve.points:
+        assert min(point.prefill, point.decode, point.activation_bytes) > 0
+        assert point.state_bytes == state_bytes("olmo_hybrid_tiny", point.tokens)
+        assert point.operators is not None
+        assert set(point.operators) == set(CLASSES)
+        assert point.operators["scan"] > 0
+        assert point.operators["products"] > 0
+    assert curve.as_dict()["points"][0]["tokens"] == 32
+
+
+def test_it_stops_before_memory_runs_out() -> None:
+    model = formery.create_model("decoder_tiny")
+    found = characterize(model, [16, 1 << 20], seconds=0.01, room=50 << 20)
+    assert [point.tokens for point in found.points] == [16]
+    assert found.stopped is not None
+    assert "1,048,576" in found.stopped
+
+
+def test_what_cannot_be_characterized() -> None:
+    with pytest.raises(CannotRun, match="does not stream"):
+        characterize(formery.create_model("vit_tiny", img_size=32), [4])
+    with pytest.raises(BadSpec, match="at least 1"):
+        characterize(formery.create_model("decoder_tiny"), [0])
+    with pytest.raises(BadSpec, match="512:65536"):
+        lengths_between(8, 4)
+
+
+def test_lengths_double_up_to_the_last() -> None:
+    assert lengths_between(512, 3000) == [512, 1024, 2048, 3000]
+    assert lengths_between(7, 7) == [7]
+
+
+def test_exponents_are_slopes_of_logarithms() -> None:
+    pairs = [(2.0**n, 3 * (2.0**n) ** 1.5) for n in range(6)]
+    assert exponent(pairs) == pytest.approx(1.5)
+    assert exponent([(1.0, 1.0), (2.0, 99.0), (4.0, 4.0), (8.0, 8.0)]) == pytest.approx(1.0), "the upper half alone"
+    assert exponent([(4.0, 1.0)]) is None
+    assert exponent([(4.0, 0.0), (8.0, 0.0)]) is None
+
+
+def _curve(name: str, power: float, factor: float) -> Curve:
+    return Curve(name, 1, 4, [Point(n, factor * n**power, 1.0, 1, 1, None) for n in (64, 256, 1024)])
+
+
+def test_crossings_lie_between_lengths() -> None:
+    linear, square = _curve("linear", 1, 1.0), _curve("square", 2, 1 / 200)
+    assert crossing(linear, square) == pytest.approx(200)
+    assert crossing(square, linear) == pytest.approx(200)
+    assert crossing(linear, _curve("slower", 1, 2.0)) is None
+
+
+def test_self_times_add_up_to_the_call() -> None:
+    a = torch.randn(300, 300)
+
+    @profiled(SCAN)
+    def recurrence(x: torch.Tensor) -> torch.Tensor:
+        for _ in range(4):
+            x = (x @ a).tanh()
+        return x
+
+    split = operator_split(lambda: (a @ a).exp() + recurrence(a))
+    assert split["scan"] > split["elementwise"]
+    assert split["products"] > 0
+    assert split["norm"] == split["convolution"] == 0
+    assert math.isfinite(sum(split.values()))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("aten::mm", "products"), ("mkldnn::_linear_pointwise", "products"),
+        ("aten::mkldnn_convolution", "convolution"),
+        ("aten::_scaled_dot_product_flash_attention_for_cpu", "attention"), ("aten::native_layer_norm", "norm"),
+        ("aten::mul", "elementwise"), ("aten::copy_", "other"),
+    ],
+)  # fmt: skip
+def test_classes(name: str, kind: str) -> None:
+    assert class_of(name) == kind
+
+
+def test_a_plot_is_drawn(curve: Curve, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    plot([curve, _curve("other", 1, 1.0)], tmp_path / "growth.png")
+    assert (tmp_path / "growth.png").stat().st_size > 10_000

@@ -1,0 +1,66 @@
+"""Probing small models: equal sizes, answers counted right, and kept work not done again."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from formery.create import create_model
+from formery.data.probes.recall import mqar
+from formery.data.probes.tracking import parity
+from formery.errors import BadSpec
+from formery.training import probing
+
+PROBE = mqar(vocab=16, sizes=(2,), trained=(2,))
+
+
+def test_models_of_a_probe_have_equal_sizes() -> None:
+    specs = probing.equal(["attention*2", "gated_deltanet*2", "gated_deltanet attention"], PROBE, width=32)
+    sizes = [sum(p.numel() for p in create_model(spec).parameters()) for spec in specs.values()]
+    assert max(sizes) < 1.01 * min(sizes)
+
+
+def test_a_rope_only_where_there_is_a_place_for_it() -> None:
+    spec = probing.small("gated_deltanet attention", PROBE, position="rope")
+    assert "position" not in spec["body"]["blocks"]["gated_deltanet"]["mixer"]
+    assert spec["body"]["blocks"]["attention"]["mixer"]["position"] == "rope"
+
+
+def test_accuracy_is_the_share_of_right_answers() -> None:
+    class Knows(torch.nn.Module):
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.one_hot(ids.cumsum(1) % 2, 2).float()
+
+    probe = parity(sizes=(8,), trained=(8,))
+    assert probing.accuracy(Knows(), probe, 8) == 1.0  # type: ignore[arg-type]
+
+
+def test_a_probe_learns_and_keeps_what_is_done() -> None:
+    kept: dict[str, object] = {}
+
+    def once(name, make):  # type: ignore[no-untyped-def]
+        if name not in kept:
+            kept[name] = make()
+        return kept[name]
+
+    probe = parity(sizes=(4, 8), trained=(2, 4))
+    spec = probing.small("gated_deltanet", probe, width=16)
+    spec["body"]["blocks"]["gated_deltanet"]["mixer"] |= {"negative": True, "conv": 1}
+    found = probing.run_probe(probe, {"delta": spec}, steps=150, batch_size=32, learning_rate=1e-2, once=once)
+    assert json.loads(json.dumps(found)) == found
+    (row,) = found["models"]
+    assert row["accuracy"]["4"] > 0.8
+    kept["delta-0"]["accuracy"]["4"] = 0.123  # type: ignore[index]
+    again = probing.run_probe(probe, {"delta": spec}, steps=150, once=once)
+    assert again["models"][0]["accuracy"]["4"] == 0.123
+
+
+def test_what_cannot_be_probed() -> None:
+    with pytest.raises(BadSpec, match="at least one"):
+        probing.run_probe(PROBE, {})
+    with pytest.raises(BadSpec, match="16 tokens"):
+        probing.run_probe(PROBE, {"other": probing.small("attention", mqar(vocab=32, sizes=(2,), trained=(2,)))})
+    with pytest.raises(BadSpec, match="next token"):
+        probing.run_probe(PROBE, {"image": "vit_tiny"})  # type: ignore[dict-item]
