@@ -93,6 +93,7 @@ def save(model: Model, folder: Path) -> None:
     config: dict[str, Any] = {
         "format": FORMAT,
         "library": "formery",
+        "model_type": "formery",
         "version": formery_version(),
         "spec": model.spec,
         "resolved": model.resolved,

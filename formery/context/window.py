@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..errors import CannotRun
 from .caches import Seen, follows
@@ -114,9 +115,10 @@ class Window:
         return self.keys.clone(), self.values.clone(), self.count
 
     def restore(self, snapshot: tuple[Tensor, Tensor, int | Tensor]) -> None:
-        """Return to the moment of a snapshot."""
+        """Return to the moment of a snapshot, also one of a smaller capacity."""
         keys, values, self.count = snapshot
-        self.keys, self.values = keys.clone(), values.clone()
+        more = (0, 0, 0, self.room - keys.shape[2])  # below its capacity no token has taken another's place
+        self.keys, self.values = (F.pad(t, more) if more[-1] else t.clone() for t in (keys, values))
 
     def detach(self) -> Window:
         """The same tokens, cut off from the gradients of what came before."""

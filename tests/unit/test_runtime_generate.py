@@ -312,7 +312,9 @@ def word_pieces(folder: Path) -> FileTokenizer:
     )
     made.train_from_iterator(["the quick brown fox jumps over the lazy dog", "the end"] * 9, trainer)
     made.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": "<end>"}}))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"eos_token": {"content": "<end>", "__type": "AddedToken"}})
+    )
     return FileTokenizer(folder)
 
 

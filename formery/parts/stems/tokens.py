@@ -15,7 +15,8 @@ from .stem import Stem
 
 
 class Tokens(Stem):
-    """A learned vector for each of `vocab` tokens, times `scale`. (B, L) whole numbers in.
+    """A learned vector for each of `vocab` tokens, times `scale`. (B, L) whole numbers in, or vectors (B, L, dim) that
+    stand for the learned ones.
 
     `length` is the longest sequence that parts bound to one may be asked for; 0 where nothing is bound.
     """
@@ -40,6 +41,8 @@ class Tokens(Stem):
         nn.init.normal_(self.embed.weight, std=0.02)
 
     def forward(self, inputs: Tensor, ctx: Context) -> tuple[Tensor, Context]:
+        if inputs.is_floating_point() and inputs.dim() == 3 and inputs.shape[-1] == self.dim:
+            return inputs if self.scale == 1.0 else inputs * self.scale, ctx
         if inputs.dtype not in (torch.int64, torch.int32):
             raise CannotRun(f"tokens are whole numbers (int64), got {inputs.dtype}")
         x = F.embedding(inputs, self.embed.weight)

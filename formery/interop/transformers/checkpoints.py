@@ -13,14 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import cards
-from ..errors import BadSpec, CannotExport
-from ..files import read_json, write_json
+from ... import cards
+from ...errors import BadSpec, CannotExport
+from ...files import read_json, write_json
 
 if TYPE_CHECKING:
     import torch
 
-    from ..model import Model
+    from ...model import Model
 
 
 def model_types() -> list[str]:
@@ -48,10 +48,10 @@ def load(folder: str | Path, *, override: Mapping[str, Any] | None = None, dtype
     """
     import torch
 
-    from ..create import model_spec
-    from ..model import Model
-    from ..published import load_published
-    from ..saving import fetch
+    from ...create import model_spec
+    from ...model import Model
+    from ...published import load_published
+    from ...saving import fetch
 
     path = fetch(folder)
     with torch.device("meta"):
@@ -65,9 +65,9 @@ def config_of(model: Model) -> dict[str, Any]:
     """The config that transformers needs for this model; CannotExport where it has no model that computes the same."""
     import torch
 
-    from ..model import Model
-    from ..published import unseen_differences
-    from ..spec import resolve, short
+    from ...model import Model
+    from ...published import unseen_differences
+    from ...spec import resolve, short
 
     family = cards.card_of_variant(model.name) or cards.cards().get(model.name)
     if model.plans:
@@ -101,9 +101,9 @@ def save(model: Model, folder: str | Path) -> None:
 
     The names are those of published files, where they differ from the modules'. A tied table is written once.
     """
-    from ..files import atomic
-    from ..published import dialects_of
-    from ..saving import write_tensors
+    from ...files import atomic
+    from ...published import dialects_of
+    from ...saving import write_tensors
 
     config = config_of(model)
     names = [dialect.name for dialect in dialects_of(model)]
