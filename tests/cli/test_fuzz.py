@@ -32,6 +32,7 @@ OPTIONS = {
     "generate": "--prompt --max-new-tokens --temperature --top-k --top-p --min-p --stop --seed --chunk --json",
     "measure": "--set --batch --size --layers --context --count --threads",
     "compare": "--batch --size --seconds --bf16 --threads",
+    "probe": "--steps --seeds --width --batch --learning-rate --set --json",
     "shrink": "--out --drop --unit --data --max-drop --no-fold",
     "export": "--out --set --any-size --tolerance --int8 --data --max-drop",
 }
