@@ -65,7 +65,7 @@ class Model(nn.Module):
     @property
     def _is_meta(self) -> bool:
         """Whether the model stands on the meta device, without values."""
-        return next(iter(self.stem.parameters())).is_meta
+        return next(self.parameters()).is_meta
 
     def _tie(self) -> None:
         if isinstance(self.head, NextToken) and self.head.tie:

@@ -25,6 +25,8 @@ class Part(nn.Module):
     """Whether torch.export and ONNX can carry it, with dynamic sizes."""
     looks_at_batch: bool = False
     """Whether an item's output in training depends on the other items of its batch."""
+    surrogate: bool = False
+    """Whether its output has steps, so that what goes backward is a signal to learn by and not the slope."""
     reads: tuple[str, ...] = ()
     """Names of its linears, convolutions and norms that read the tokens handed in; a fold into them needs no others."""
     writes: tuple[str, ...] = ()

@@ -207,7 +207,7 @@ def check_overflow_is_an_error(subject: Subject) -> None:
             mixer(x[:, :9], Context(causal=True), mixer.new_state(2, 8))
 
 
-@promise(streams="any", rank=1)
+@promise(streams="any", rank=1, surrogate=False)
 def check_streams_in_half_precision(subject: Subject) -> None:
     mixer, x = subject.make(torch.bfloat16), subject.tokens().to(torch.bfloat16)
     with torch.no_grad():
@@ -217,7 +217,7 @@ def check_streams_in_half_precision(subject: Subject) -> None:
     assert (y.float() - exact).norm() / exact.norm() < 0.03
 
 
-@promise(streams="any", rank=1)
+@promise(streams="any", rank=1, surrogate=False)
 def check_streams_in_autocast(subject: Subject) -> None:
     mixer, x = subject.make(torch.float32), subject.tokens().float()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):

@@ -54,7 +54,8 @@ def check_shape_and_dtype(subject: Subject) -> None:
 def check_gradients(subject: Subject) -> None:
     for ctx in contexts(subject):
         mixer = subject.make()
-        common.check_gradients(mixer, lambda x, mixer=mixer, ctx=ctx: mixer(x, ctx), subject.tokens())
+        slopes = not subject.declared("surrogate")
+        common.check_gradients(mixer, lambda x, mixer=mixer, ctx=ctx: mixer(x, ctx), subject.tokens(), slopes=slopes)
 
 
 @promise(looks_at_batch=False)
@@ -214,13 +215,13 @@ def check_prefix_is_mixed_in(subject: Subject) -> None:
     close(on_grid(mixer, rows, ctx, None), mixer(rows, ctx))
 
 
-@promise()
+@promise(surrogate=False)
 def check_half_precision(subject: Subject) -> None:
     for ctx in contexts(subject):
         common.check_half(subject.make, subject.tokens(), lambda mixer, x, ctx=ctx: mixer(x, ctx))
 
 
-@promise()
+@promise(surrogate=False)
 def check_autocast(subject: Subject) -> None:
     """Inside `torch.autocast` a mixer in float32 computes near what it computes outside."""
     mixer, x, ctx = subject.make(torch.float32), subject.tokens().float().requires_grad_(), ordered(subject)

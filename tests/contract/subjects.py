@@ -72,6 +72,7 @@ DERIVED: dict[str, Callable[[Subject, Any], Any]] = {
     "simplest": lambda subject, part: len(subject.grid) == min(getattr(part, "grids", (1,))),
     "maps": lambda subject, part: _maps(part),
     "looks_at_batch": lambda subject, part: any(getattr(m, "looks_at_batch", False) for m in part.modules()),
+    "surrogate": lambda subject, part: any(getattr(m, "surrogate", False) for m in part.modules()),
     "all_pack": lambda subject, part: all(m.packs for m in part.modules() if hasattr(m, "packs")),
     "all_stream": lambda subject, part: all(m.streams == "any" for m in part.modules() if hasattr(m, "streams")),
 }

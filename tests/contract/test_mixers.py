@@ -25,6 +25,9 @@ STREAMING = {
     "check_overflow_is_an_error", "check_streams_in_half_precision", "check_streams_in_autocast",
 }  # fmt: skip
 PACKING = {"check_packed_is_separate", "check_padding_changes_nothing", "check_no_gradient_from_padding"}
+ROUNDING = {
+    "check_half_precision", "check_autocast", "check_streams_in_half_precision", "check_streams_in_autocast",
+}  # fmt: skip
 RAGGED = {"check_ragged_streams_go_on", "check_padded_prompt_then_decoding"}
 
 
@@ -38,6 +41,7 @@ def left_out(subject: Subject) -> set[str]:
     out |= STREAMING | RAGGED if rank != 1 or mixer.streams != "any" else set()
     out |= PACKING | RAGGED if rank != 1 or not mixer.packs else set()
     out |= {"check_batch"} if mixer.looks_at_batch else set()
+    out |= ROUNDING if mixer.surrogate else set()
     out |= {"check_other_sizes"} if mixer.bound else {"check_bound_to_one_grid"}
     out |= {"check_maps_row_by_row"} if rank != 1 or 2 in mixer.grids else set()
     out |= {"check_prefix_is_left_alone"} if rank != 2 or 1 in mixer.grids else set()

@@ -3,5 +3,6 @@
 INDEX = {
     "mlp": "mlp:MLP",
     "none": "none:Nothing",
+    "normed_mlp": "normed_mlp:NormedMLP",
     "swiglu": "swiglu:SwiGLU",
 }

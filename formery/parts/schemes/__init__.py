@@ -1,6 +1,7 @@
 """Residual schemes: how a block's sublayers meet the residual stream."""
 
 INDEX = {
+    "chain": "chain:Chain",
     "ladder": "ladder:Ladder",
     "post": "post:Post",
     "pre": "pre:Pre",

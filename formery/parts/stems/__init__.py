@@ -2,6 +2,9 @@
 
 INDEX = {
     "conv": "conv:ConvStem",
+    "frame_convolutions": "frame_convolutions:FrameConvolutions",
+    "frames": "frames:Frames",
     "patches": "patches:Patches",
+    "spiking_convolutions": "frame_convolutions:SpikingConvolutions",
     "tokens": "tokens:Tokens",
 }
