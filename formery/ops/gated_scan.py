@@ -101,7 +101,7 @@ def forward(x: Tensor, f: Tensor, state: Tensor, chunk: int | None = None) -> Te
 
 
 def backward(f: Tensor, h: Tensor, state: Tensor, dh: Tensor, d_last: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x, f and the state, in the working dtype: the recurrence from the end, dx_t = dh_t + f_{t+1} dx_{t+1}."""
+    """Gradients of x, f and the state, in the working dtype: from the end, dx_t = dh_t + f_{t+1} dx_{t+1}."""
     if h.shape[1] == 0:
         return torch.zeros_like(h), torch.zeros_like(h), d_last
     later = torch.cat([f.new_ones(f[:, :1].shape), f[:, 1:].flip(1)], dim=1)  # the last token's is that of the end

@@ -1,4 +1,4 @@
-"""Linear attention: with a decay (GLA, arXiv 2312.06635; HGRN-2, 2404.07904; RetNet, 2307.08621) or without (2006.16236).
+"""Linear attention with a decay (arXiv 2312.06635 GLA, 2404.07904 HGRN-2, 2307.08621 RetNet) or without (2006.16236).
 
 S_t = diag(exp(g_t)) S_{t-1} + k_t v_t^T,   o_t = S_t^T q_t
 

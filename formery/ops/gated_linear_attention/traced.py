@@ -24,7 +24,7 @@ def chunk_length(g: Tensor | None) -> int:
 
 
 def advance(q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
-    """One chunk: q, k (B, H, C, K); v (B, H, C, V); g (B, H, C, K or 1); state (B, H, K, V) -> o, state like v, state."""
+    """One chunk: q, k (B, H, C, K); v (B, H, C, V); g (B, H, C, K or 1); state (B, H, K, V) -> o, state."""
     if g is None:
         return q @ state + (q @ k.mT).tril() @ v, state + k.mT @ v
     c = g.cumsum(-2, dtype=g.dtype if g.device.type == "mps" else torch.float64)
