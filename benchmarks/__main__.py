@@ -7,9 +7,10 @@ import os
 import sys
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
 
-TABLES = ("images", "hybrid")
+TABLES = ("images", "hybrid", "language")
 
 
 def main() -> int:
@@ -37,10 +38,7 @@ def made(name: str, asked: argparse.Namespace) -> list[str]:
     import torch
 
     torch.set_num_threads(asked.threads)
-    if name == "images":
-        from .images import table
-    else:
-        from .hybrid import table
+    table = import_module(f".{name}", __package__).table
     record = table(asked.threads, asked.seconds, asked.only)
     if record.cells or record.failures:
         record.write(asked.out)

@@ -43,6 +43,7 @@ class Record:
     notes: list[str]
     threads: int
     cells: list[Cell] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     command: str = field(default_factory=lambda: shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))
     date: str = field(default_factory=lambda: datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"))
@@ -64,6 +65,14 @@ class Record:
             f"{self.name}: {words} ({comparison.rounds} rounds, load {load:.1f}): {ratios}", file=sys.stderr, flush=True
         )
 
+    def note(self, words: str, measure: Callable[[], str]) -> None:
+        """Measure something that is told in a line."""
+        try:
+            self.remarks.append(f"{words}: {measure()}")
+        except Exception as error:
+            self.failures.append(f"{words}: {type(error).__name__}: {error}")
+        print(f"{self.name}: {(self.remarks or self.failures)[-1]}", file=sys.stderr, flush=True)
+
     def write(self, folder: Path) -> None:
         """`NAME.md` and `NAME.json`, each as a whole or not at all."""
         write_text(folder / f"{self.name}.md", self.markdown(machine(self.threads)))
@@ -75,6 +84,8 @@ class Record:
         lines = [f"# {self.title}", "", self.notes]
         for cell in self.cells:
             lines += _section(cell)
+        if self.remarks:
+            lines += ["## Besides", "", *(f"- {remark}" for remark in self.remarks), ""]
         if self.failures:
             lines += ["## Not measured", "", *(f"- {failure}" for failure in self.failures), ""]
         fp32, bf16 = f"{2 * here.fp32 / 1e9:.0f} GFLOP/s in float32 ({here.libraries})", f"{2 * here.bf16 / 1e9:.0f}"
