@@ -28,7 +28,10 @@ class Rule:
     `sizes` are the lengths of their several parts along the first axis; `ones` the places of axes of length 1 in their
     shape that ours lacks; `transpose` swaps the last two axes; `rows` says that all but the last axis of ours are one
     axis of theirs (a grid of positions); `channels_first` that their first axis is our last; `pixels` (height, width,
-    channels) that their last axis is a patch with channels last, and ours a convolution's kernel.
+    channels) that their last axis is a patch with channels last, and ours a convolution's kernel. `pieces` has, for
+    each of theirs, (groups, sizes): its rows are so many groups, each of pieces of these sizes (a head's query, key and
+    value); ours are the pieces one after another, each with all its groups. `order` numbers the pieces, over all of
+    theirs, as they stand in ours; as they come unless given.
     """
 
     ours: str | tuple[str, ...]
@@ -39,6 +42,8 @@ class Rule:
     rows: bool = False
     channels_first: bool = False
     pixels: tuple[int, int, int] | None = None
+    pieces: tuple[tuple[int, tuple[int, ...]], ...] | None = None
+    order: tuple[int, ...] | None = None
 
     @property
     def our_prefixes(self) -> tuple[str, ...]:
@@ -148,6 +153,11 @@ def to_ours(
             wrong.append(f"{missing[0]} is missing")
             continue
         parts = [plain(theirs[n], found.rule) for n in found.theirs]
+        if found.rule.pieces:
+            if bad := _uncut(parts, found):
+                wrong.append(bad)
+                continue
+            parts = _cut(parts, found.rule)
         whole = parts[0] if len(parts) == 1 else torch.cat(parts)
         ours = [shapes[n] for n in found.ours if n in shapes]
         rows = [prod(s[:-1]) if found.rule.rows else (s[0] if s else 1) for s in ours]
@@ -166,6 +176,36 @@ def to_ours(
     return state, wrong
 
 
+def _uncut(parts: Sequence[Tensor], found: Match) -> str | None:
+    """Why parts have not the rows that the rule's pieces take; None if they have."""
+    for name, part, (groups, sizes) in zip(found.theirs, parts, found.rule.pieces or (), strict=True):
+        if part.shape[0] != groups * sum(sizes):
+            return f"{name} has {part.shape[0]} rows, {groups * sum(sizes)} are needed"
+    return None
+
+
+def _cut(parts: Sequence[Tensor], rule: Rule) -> list[Tensor]:
+    """Their parts as our pieces in our order."""
+    found = [
+        piece.flatten(0, 1)
+        for part, (groups, sizes) in zip(parts, rule.pieces or (), strict=True)
+        for piece in part.unflatten(0, (groups, sum(sizes))).split(list(sizes), dim=1)
+    ]
+    return [found[i] for i in rule.order or range(len(found))]
+
+
+def _joined(whole: Tensor, rule: Rule) -> list[Tensor]:
+    """What `_cut` undoes, from our pieces in one tensor."""
+    lengths = [groups * size for groups, sizes in rule.pieces or () for size in sizes]
+    order = rule.order or tuple(range(len(lengths)))
+    split = whole.split([lengths[i] for i in order])
+    pieces = iter([split[order.index(i)] for i in range(len(lengths))])
+    return [
+        torch.cat([next(pieces).unflatten(0, (groups, size)) for size in sizes], dim=1).flatten(0, 1)
+        for groups, sizes in rule.pieces or ()
+    ]
+
+
 def to_theirs(ours: Mapping[str, Tensor], dialect: Dialect) -> dict[str, Tensor]:
     """Our tensors under their names; BadWeights where no rule reaches one."""
     state: dict[str, Tensor] = {}
@@ -182,6 +222,12 @@ def to_theirs(ours: Mapping[str, Tensor], dialect: Dialect) -> dict[str, Tensor]
             pieces = [p.flatten(0, -2) for p in pieces]
         whole = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
         several = len(found.theirs)
+        if found.rule.pieces:
+            if whole.shape[0] != sum(groups * sum(sizes) for groups, sizes in found.rule.pieces):
+                raise BadWeights(f"{name} has {whole.shape[0]} rows; {dialect.name} have other heads")
+            for their_name, part in zip(found.theirs, _joined(whole, found.rule), strict=True):
+                state[their_name] = published(part, found.rule)
+            continue
         sizes = found.rule.sizes or (whole.shape[0] // several,) * several if several > 1 else (whole.shape[0],)
         if sum(sizes) != whole.shape[0] or len(sizes) != several:
             raise BadWeights(f"{name} has {whole.shape[0]} rows; {dialect.name} split them as {list(sizes)}")

@@ -1,6 +1,7 @@
 """Channel mixers: what works on each token alone."""
 
 INDEX = {
+    "mixture_of_experts": "mixture_of_experts:MixtureOfExperts",
     "mlp": "mlp:MLP",
     "none": "none:Nothing",
     "normed_mlp": "normed_mlp:NormedMLP",

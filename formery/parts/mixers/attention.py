@@ -26,8 +26,9 @@ class Attention(Mixer):
 
     `head_dim` is the width divided by the heads unless given. `position` turns queries and keys (rope). `qk_norm`
     normalises queries and keys, each head alone or the whole projection (`qk_norm_over`: OLMo 2 does the latter).
-    `window` lets a causal token see that many tokens, itself included. `bias` is that of q, k and v; `out_bias` that of
-    the output. Causal where the context asks for it; on maps all tokens see all.
+    `window` lets a causal token see that many tokens, itself included. `gated` scales each channel of what a token gets
+    by a sigmoid of the token, before the output's projection (arXiv 2505.06708). `bias` is that of q, k, v and gate;
+    `out_bias` that of the output. Causal where the context asks for it; on maps all tokens see all.
     """
 
     EXAMPLES = (
@@ -35,6 +36,7 @@ class Attention(Mixer):
         {"heads": 4, "kv_heads": 2, "position": "rope", "qk_norm": "rms", "bias": False, "out_bias": False},
         {"heads": 2, "head_dim": 6, "window": 5, "position": {"kind": "rope", "fraction": 0.34}},
         {"heads": 4, "qk_norm": "rms", "qk_norm_over": "width"},
+        {"heads": 4, "kv_heads": 2, "head_dim": 6, "gated": True},
     )
     causal, streams, packs = "on request", "any", True
     state_growth: Growth = "linear"
@@ -51,6 +53,7 @@ class Attention(Mixer):
         qk_norm: NormSpec | None = None,
         qk_norm_over: Literal["head", "width"] = "head",
         window: int | None = None,
+        gated: bool = False,
         bias: bool = True,
         out_bias: bool = True,
         scale: float | None = None,
@@ -68,7 +71,8 @@ class Attention(Mixer):
         head_dim = head_dim or dim // heads
         self.heads, self.kv_heads, self.head_dim, self.window = heads, kv_heads, head_dim, window
         self.scale = head_dim**-0.5 if scale is None else scale
-        self.widths = (heads * head_dim, kv_heads * head_dim, kv_heads * head_dim)
+        self.widths = (heads * head_dim, kv_heads * head_dim, kv_heads * head_dim, heads * head_dim if gated else 0)
+        """Of the one projection: q, k, v, the gate."""
         self.qkv = Dense(dim, sum(self.widths), bias=bias)
         self.out = Dense(self.widths[0], dim, bias=out_bias)
         self.norm_width = qk_norm_over == "width"
@@ -84,14 +88,14 @@ class Attention(Mixer):
         if window is not None:
             self.state_growth = "constant"
 
-    def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = self.qkv(x).split(self.widths, dim=-1)
+    def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        q, k, v, gate = self.qkv(x).split(self.widths, dim=-1)
         if self.norm_width:
             q, k = self._normed(q, k)
         q, k, v = (part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for part in (q, k, v))
         if not self.norm_width:
             q, k = self._normed(q, k)
-        return q, k, v
+        return q, k, v, gate
 
     def _normed(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         return (q, k) if self.q_norm is None or self.k_norm is None else (self.q_norm(q), self.k_norm(k))
@@ -102,12 +106,12 @@ class Attention(Mixer):
             return self(x.flatten(1, -2), ctx.but(grid=grid), state).unflatten(1, grid)
         if ctx.bounds is not None:
             return by_sequence(self, x, ctx)
-        q, k, v = self._heads(x)
+        q, k, v, gate = self._heads(x)
         if self.position is not None:
             q, k = self.position(q, ctx), self.position(k, ctx)
         if self._by_blocks(x.shape[1], ctx, state):
             assert self.window is not None
-            return self.out(window_attention(q, k, v, self.window, self.scale).transpose(1, 2).flatten(2))
+            return self._out(window_attention(q, k, v, self.window, self.scale), gate)
         places = None
         if state is not None:
             k, v, places = state.cache("seen").append(k, v, ctx.padding)
@@ -118,7 +122,11 @@ class Attention(Mixer):
         y = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=is_causal, scale=self.scale, enable_gqa=k.shape[1] != self.heads
         )
-        return self.out(y.transpose(1, 2).flatten(2))
+        return self._out(y, gate)
+
+    def _out(self, y: Tensor, gate: Tensor) -> Tensor:
+        y = y.transpose(1, 2).flatten(2)
+        return self.out(y * gate.sigmoid() if self.widths[3] else y)
 
     def _by_blocks(self, length: int, ctx: Context, state: State | None) -> bool:
         """Whether rows are long, whole and begin here, so that a window needs no mask of all pairs."""

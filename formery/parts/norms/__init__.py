@@ -5,4 +5,5 @@ INDEX = {
     "group1": "group1:GroupOne",
     "layer": "layer:Layer",
     "rms": "rms:RMS",
+    "rms_around_one": "rms_around_one:RMSAroundOne",
 }
