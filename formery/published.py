@@ -159,6 +159,7 @@ UNSEEN = frozenset(
     (
         *("kind", "position", "theta", "fraction", "interleaved", "eps", "heads", "window", "qk_norm_over", "negative"),
         *("order", "pool", "activation", "size", "stride", "padding", "scale", "tie"),
+        *("groups", "min_step", "max_step", "selective"),
     )
 )
 """Options that change what a model computes and that the shapes of its weights cannot show."""

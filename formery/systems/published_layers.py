@@ -1,7 +1,9 @@
-"""Published names of layers that several systems have: Llama's attention and MLP, Gated DeltaNet; and their configs."""
+"""Published names of layers that several systems have (Llama's attention and MLP, Gated DeltaNet, Mamba), and their
+configs."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,6 +59,65 @@ def gated_deltanet(ours: str, theirs: str, mixer: Mapping[str, Any], num_convs: 
     ]
 
 
+def mamba(ours: str, theirs: str, mixer: Mapping[str, Any]) -> list[Rule]:
+    """A resolved mamba or mamba2 (no rules for another mixer) and the names that everybody gives it, under prefixes."""
+    if mixer.get("kind") not in ("mamba", "mamba2"):
+        return []
+    rules = [
+        Rule(f"{ours}.project", f"{theirs}.in_proj"),
+        Rule(f"{ours}.conv", f"{theirs}.conv1d.weight", ones=(1,)),
+        Rule(f"{ours}.conv_bias", f"{theirs}.conv1d.bias"),
+        Rule(f"{ours}.skip", f"{theirs}.D"),
+        Rule(f"{ours}.out", f"{theirs}.out_proj"),
+    ]
+    if mixer["kind"] == "mamba2":
+        return [
+            *rules,
+            Rule(f"{ours}.log_rate", f"{theirs}.A_log"),
+            Rule(f"{ours}.step_bias", f"{theirs}.dt_bias"),
+            Rule(f"{ours}.norm", f"{theirs}.norm.weight"),
+        ]
+    return [
+        *rules,
+        Rule(f"{ours}.log_rate", f"{theirs}.A_log", transpose=True),
+        Rule(f"{ours}.select", f"{theirs}.x_proj"),
+        Rule(f"{ours}.step_weight", f"{theirs}.dt_proj.weight"),
+        Rule(f"{ours}.step_bias", f"{theirs}.dt_proj.bias"),
+    ]
+
+
+def mamba_width(mixer: Mapping[str, Any], dim: int) -> int:
+    """Inner channels of a resolved mamba or mamba2 in a model of width `dim`."""
+    if mixer["kind"] == "mamba":
+        return int(mixer["inner"] or 2 * dim)
+    return int((mixer["heads"] or 2 * dim // mixer["head_dim"]) * mixer["head_dim"])
+
+
+def mamba2_options(config: Mapping[str, Any], prefix: str = "", limit: str = "time_step_limit") -> dict[str, Any]:
+    """What the configs of Mamba-2 and of its hybrids say of heads, groups, state and the bounds of steps."""
+    low, high = (_number(bound) for bound in config.get(limit) or (0.0, math.inf))
+    return {
+        "kind": "mamba2",
+        "heads": int(config.get(f"{prefix}num_heads", 128)),
+        "head_dim": int(config.get(f"{prefix}head_dim", 64)),
+        "groups": int(config.get("n_groups", 8)),
+        "state": int(config.get("ssm_state_size" if prefix else "state_size", 128)),
+        "min_step": low,
+        "max_step": None if high == math.inf else high,
+    }
+
+
+def _number(given: Any) -> float:
+    """A number of a config, of which transformers writes an infinite one as {"__float__": "Infinity"}."""
+    return float(given["__float__"] if isinstance(given, Mapping) else given)
+
+
+def step_limits(mixer: Mapping[str, Any]) -> list[Any]:
+    """What `mamba2_options` reads as the bounds of a resolved mamba2's steps."""
+    high = mixer["max_step"]
+    return [mixer["min_step"], {"__float__": "Infinity"} if high is None else high]
+
+
 def rope(config: Mapping[str, Any]) -> tuple[float | None, float]:
     """(base, fraction) of a config's rotary positions; the base is None where it is null or missing.
 
@@ -73,12 +134,16 @@ def rope(config: Mapping[str, Any]) -> tuple[float | None, float]:
     return (None if theta is None else float(theta)), float(fraction)
 
 
-def rope_parameters(position: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What `rope` reads as this resolved position: a rope, or none, as a base that is null."""
+def rope_parameters(position: Mapping[str, Any] | None, *, always_fraction: bool = False) -> dict[str, Any]:
+    """What `rope` reads as this resolved position: a rope, or none, as a base that is null.
+
+    The fraction of turned channels is left out where it is 1, unless `always_fraction`: families have other defaults.
+    """
     if position is None:
         return {"rope_type": "default", "rope_theta": None}
     written = {"rope_type": "default", "rope_theta": position.get("theta")}
-    return written | ({"partial_rotary_factor": position["fraction"]} if position.get("fraction", 1.0) != 1.0 else {})
+    fraction = position.get("fraction", 1.0)
+    return written | ({"partial_rotary_factor": fraction} if always_fraction or fraction != 1.0 else {})
 
 
 def silu_only(config: Mapping[str, Any]) -> None:

@@ -18,6 +18,8 @@ STUDIES = sorted(name for name in cards.variants() if name.startswith("metaforme
 SMALL: dict[str, dict[str, Any]] = {
     **{name: {"img_size": 64} for name in ("poolformer_s12", "convnext_atto", "vit_tiny", *STUDIES)},
     "decoder_tiny": {},
+    "mamba_tiny": {},
+    "mamba2_tiny": {},
     "olmo_hybrid_tiny": {},
 }
 

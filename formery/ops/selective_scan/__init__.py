@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..forms import one, transformed, without_autocast
+from ..profiled import SCAN, profiled
 from .chunked import chunked
 from .compiled import compiled
 from .reference import reference, step
@@ -24,6 +25,7 @@ from .traced import differentiable, exported
 __all__ = ["chunked", "compiled", "differentiable", "exported", "macs", "reference", "selective_scan", "step"]
 
 
+@profiled(SCAN)
 def selective_scan(
     u: Tensor, dt: Tensor, A: Tensor, b: Tensor, c: Tensor, state: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:

@@ -58,8 +58,9 @@ class Buffers:
         decay, states = self.decay[:T], self.states[:T]
         torch.mul(part.dt[..., None, :], self.rates, out=decay).exp2_()
         torch.mul(part.b[..., None], (part.dt * part.u)[..., None, :], out=states)
-        for decay_t, state_t in zip(decay.unbind(), states.unbind(), strict=True):
-            S = torch.addcmul(state_t, S, decay_t, out=state_t)
+        if not S.is_meta:  # nothing to be done, a hundred times a layer
+            for decay_t, state_t in zip(decay.unbind(), states.unbind(), strict=True):
+                S = torch.addcmul(state_t, S, decay_t, out=state_t)
         return decay, states
 
 

@@ -23,13 +23,14 @@ class Mamba(Mixer):
     `inner` channels (twice the width unless given), each with `state` numbers. A causal depthwise convolution of `conv`
     taps and SiLU stand before the recurrence; from what comes out of them, a projection to `rank` numbers (a sixteenth
     of the width unless given) makes the step of each channel, and the vectors of input and read-out. No norm inside.
-    `bias` is that of the projections in and out. The state is float32 at least.
+    `bias` is that of the projections in and out. Without `selective` step and vectors are the same for every token, as
+    in the structured recurrences before it (table 1). The state is float32 at least.
     """
 
     EXAMPLES = (
         {"state": 4},
         {"inner": 24, "state": 3, "rank": 5, "conv": 1, "bias": True},
-        {"inner": 40, "state": 2, "conv": 3, "conv_bias": False},
+        {"inner": 40, "state": 2, "conv": 3, "conv_bias": False, "selective": False},
     )
     grids = (1,)
     causal, streams, packs = "always", "any", True
@@ -46,13 +47,14 @@ class Mamba(Mixer):
         conv: int = 4,
         bias: bool = False,
         conv_bias: bool = True,
+        selective: bool = True,
     ) -> None:
         super().__init__()
         inner = 2 * dim if inner is None else inner
         rank = math.ceil(dim / 16) if rank is None else rank
         if min(inner, state, rank, conv) < 1:
             raise BadSpec(f"inner ({inner}), state ({state}), rank ({rank}) and conv ({conv}) are at least 1")
-        self.inner, self.widths = inner, (rank, state, state)
+        self.inner, self.selective, self.widths = inner, selective, (rank, state, state)
         """Of the projection that selects: the step, the vectors of input and of read-out."""
         self.project = Dense(dim, 2 * inner, bias=bias)
         self.conv = nn.Parameter(torch.empty(inner, conv).uniform_(-(conv**-0.5), conv**-0.5))
@@ -80,7 +82,8 @@ class Mamba(Mixer):
         """Rows (B, L, C) of which the first `lengths` (B,) tokens count."""
         u, gate = self.project(x).split(self.inner, dim=-1)
         u = F.silu(carried_convolution(u, self.conv, self.conv_bias, state, lengths))
-        step, b, c = self.select(u).split(self.widths, dim=-1)
+        seen = u if self.selective else torch.ones_like(u)
+        step, b, c = self.select(seen).split(self.widths, dim=-1)
         wide = torch.promote_types(x.dtype, torch.float32)
         dt = F.softplus(linear(step, self.step_weight).to(wide) + self.step_bias.to(wide))
         if lengths is not None:  # padding neither decays nor writes
