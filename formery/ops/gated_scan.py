@@ -18,6 +18,7 @@ from torch._higher_order_ops.scan import scan
 from torch.nn import functional as F
 
 from .forms import one, transformed, without_autocast
+from .profiled import SCAN, profiled
 
 WIDE = 8192
 """Numbers a token (B D) from which on a loop over tokens is faster than one over chunks."""
@@ -40,6 +41,7 @@ def reference(x: Tensor, f: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(outputs, dim=1), h
 
 
+@profiled(SCAN)
 def gated_scan(x: Tensor, f: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The fastest form for these inputs where they are used; inside `torch.autocast` as outside."""
     if state is None:

@@ -19,6 +19,8 @@ from torch import Tensor
 from torch._higher_order_ops.scan import scan
 from torch.nn import functional as F
 
+from .profiled import SCAN, profiled
+
 LOG_CHUNK = 7
 CHUNK = 2**LOG_CHUNK
 """Tokens that one convolution goes over; longer rows are cut, and their pieces joined by a recurrence."""
@@ -75,6 +77,7 @@ def reference(u: Tensor, tables: Tables, memory: Tensor | None = None) -> tuple[
     return torch.stack(found, dim=1) if found else _none(u, m), m
 
 
+@profiled(SCAN)
 def legendre_memory(u: Tensor, tables: Tables, memory: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The fastest form. Inside `torch.autocast` as outside: nothing is rounded to its dtype."""
     if not u.is_meta and torch.is_autocast_enabled(u.device.type):

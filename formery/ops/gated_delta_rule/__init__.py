@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
+from ..forms import one, transformed, without_autocast
 from ..profiled import SCAN, profiled
 from .chunked import chunked
 from .compiled import compiled
@@ -34,16 +34,14 @@ def gated_delta_rule(
     if state is None:
         dtype = torch.promote_types(v.dtype, torch.float32)
         state = v.new_zeros(v.shape[0], v.shape[2], k.shape[-1], v.shape[-1], dtype=dtype)
-    if not v.is_meta and torch.is_autocast_enabled(v.device.type):
-        with torch.autocast(v.device.type, enabled=False):
-            return _fastest(q, k, v, g, beta, state)
-    return _fastest(q, k, v, g, beta, state)
+    begun = state
+    return without_autocast(v, lambda: _fastest(q, k, v, g, beta, begun))
 
 
 def _fastest(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    if _transformed():
+    if transformed():
         return differentiable(q, k, v, g, beta, state)
-    if _one(q.shape[1]):
+    if one(q.shape[1]):
         o, state = step(q[:, 0], k[:, 0], v[:, 0], g[:, 0], beta[:, 0], state)
         return o[:, None], state
     if torch.compiler.is_exporting():
@@ -51,21 +49,6 @@ def _fastest(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Te
     if torch.compiler.is_compiling():
         return compiled(q, k, v, g, beta, state)
     return chunked(q, k, v, g, beta, state)
-
-
-def _one(length: int | torch.SymInt) -> bool:
-    """Whether there is a single token; an exporter's free length is not asked, which would pin it."""
-    if torch.compiler.is_exporting():
-        from torch.fx.experimental.symbolic_shapes import statically_known_true  # heavy, and exporters have loaded it
-
-        return statically_known_true(length == 1)
-    return length == 1
-
-
-def _transformed() -> bool:
-    """Whether `torch.jit`, `torch.func` or forward-mode differentiation looks on: they take plain operations only."""
-    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    return tracing or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def macs(batch: int, length: int, heads: int, key: int, value: int) -> int:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..forms import one, transformed, without_autocast
+from ..profiled import SCAN, profiled
 from .chunked import chunked
 from .compiled import operator
 from .reference import by_token, reference, step
@@ -24,6 +25,7 @@ __all__ = [
 ]  # fmt: skip
 
 
+@profiled(SCAN)
 def gated_linear_attention(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor | None = None, state: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..forms import one, transformed, without_autocast
+from ..profiled import SCAN, profiled
 from .chunked import chunked
 from .compiled import compiled
 from .reference import reference, step
@@ -23,6 +24,7 @@ from .traced import differentiable, exported
 __all__ = ["chunked", "compiled", "differentiable", "exported", "macs", "reference", "state_space_duality", "step"]
 
 
+@profiled(SCAN)
 def state_space_duality(
     x: Tensor, g: Tensor, b: Tensor, c: Tensor, state: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
