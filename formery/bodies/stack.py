@@ -29,12 +29,14 @@ class Stack(Body):
 
     `dim` is the width of the blocks, the width that comes in unless given (then a merge brings it about). `prefix`
     learned tokens (class token, registers) go in front of the flattened grid; positions are added to the grid's tokens
-    before that, and to the prefix too where the position part has a table for it.
+    before that, and to the prefix too where the position part has a table for it. With `lower_bounds` a learned bound
+    that rises with depth is set to the forget gates of its blocks (HGRN, arXiv 2311.04823, section 3.2).
     """
 
     EXAMPLES = (
         {"layout": "attention*2", "blocks": {"attention": {"mixer": {"kind": "attention", "heads": 2}}}},
         {"depth": 2, "mixer": {"kind": "attention", "heads": 2}, "prefix": 1, "position": "learned"},
+        {"depth": 2, "mixer": "hgrn", "lower_bounds": True},
     )
 
     def __init__(
@@ -46,6 +48,7 @@ class Stack(Body):
         merge: MergeSpec | None = None,
         position: PositionSpec | None = None,
         prefix: Annotated[int, Field(ge=0)] = 0,
+        lower_bounds: bool = False,
         place: Place | None = None,
     ) -> None:
         super().__init__()
@@ -72,6 +75,9 @@ class Stack(Body):
             build("block", block, self.dim, place=place.at(f"blocks.{i}", index=place.index + i, **inside))
             for i, block in enumerate(blocks)
         )
+        self.lower_bounds = nn.Parameter(torch.zeros(len(blocks), self.dim)) if lower_bounds else None
+        if lower_bounds and not any(isinstance(m, Mixer) and m.bounded for m in self.blocks[1:].modules()):
+            raise BadSpec("no block but the first has a forget gate that takes a bound; set lower_bounds to false")
         if prefix and any(isinstance(m, Mixer) and m.bound and 1 in m.grids for m in self.blocks.modules()):
             raise BadSpec("a mixer that is bound to the grid's tokens has no room for prefix tokens; set prefix to 0")
 
@@ -95,6 +101,7 @@ class Stack(Body):
         merge: MergeSpec | None = None,
         position: PositionSpec | None = None,
         prefix: Annotated[int, Field(ge=0)] = 0,
+        lower_bounds: bool = False,
     ) -> dict[str, Any]:
         """Either a `layout` of words, or `depth` blocks of one `mixer` (null: channel mixer only).
 
@@ -113,7 +120,8 @@ class Stack(Body):
         else:
             nodes = [{"mixer": mixer, "channel": channel, "scheme": scheme}] * (depth or 0)
         nodes = [ramped(node, drop_path * i / max(1, len(nodes) - 1)) for i, node in enumerate(nodes)]
-        return {"blocks": nodes, "dim_out": dim, "merge": merge, "position": position, "prefix": prefix}
+        own = {"merge": merge, "position": position, "prefix": prefix, "lower_bounds": lower_bounds}
+        return {"blocks": nodes, "dim_out": dim, **own}
 
     @classmethod
     def spread(cls, node: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
@@ -149,8 +157,11 @@ class Stack(Body):
         """The blocks. The stream passes on from block to block while the scheme stays of one kind."""
         stream: Any = x
         scheme: Any = None
+        bounds = None if self.lower_bounds is None else rising(self.lower_bounds)
         for index, block in enumerate(self.blocks):
             assert isinstance(block, BaseBlock)
+            if bounds is not None:  # the first block's is zero, which is none
+                ctx = ctx.but(lower_bound=bounds[index - 1] if index else None)
             if scheme is None or type(block.scheme) is not type(scheme):
                 stream = block.scheme.start(stream if scheme is None else scheme.finish(stream))
             scheme = block.scheme
@@ -169,6 +180,16 @@ class Stack(Body):
         return [
             {"num_chs": self.dim, "reduction": self.stride, "module": f"blocks.{i}"} for i in range(len(self.blocks))
         ]
+
+
+def rising(table: Tensor) -> Tensor:
+    """(depth, C) -> (depth - 1, C): logs of the bounds of all blocks but the first, float32 at least.
+
+    With p the softmax of the table over depth, the bound of block l is p_1 + ... + p_l: nothing for block 0, nearly
+    all for the last. In logarithms, so that none of them can be rounded to zero.
+    """
+    table = table.to(torch.promote_types(table.dtype, torch.float32))
+    return table[1:].logcumsumexp(0) - table.logsumexp(0)
 
 
 def _block(word: str, blocks: Mapping[str, Any], channel: Any, scheme: Any) -> dict[str, Any]:

@@ -34,6 +34,8 @@ class Context:
     """(B, M) True where a token of the memory is padding."""
     condition: Tensor | None = None
     """(B, D) what the whole forward is conditioned on: a class, a time step, a style."""
+    lower_bound: Tensor | None = None
+    """(C,) log of what the forget gates of this block keep at least; None where its body sets no bound."""
     modality: Tensor | None = None
     """(B, L) modality or task number of each token."""
     graph: Any = None

@@ -27,6 +27,8 @@ class Mixer(Part):
     """Whether packed sequences and padding (at either end of a row) leave real tokens' outputs as they are alone."""
     state_growth: Growth = "constant"
     """How the state of a stream grows with its tokens."""
+    bounded: bool = False
+    """Whether its forget gates stay above the context's lower bound."""
     bound: bool = False
     """Whether its parameters fit one grid only."""
 

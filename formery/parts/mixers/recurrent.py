@@ -1,0 +1,78 @@
+"""What linear recurrences with a matrix or vector memory share: short convolution, memory, unit vectors, gated norm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...context import Slot, State
+from ...errors import BadSpec
+from ...ops.rms_norm import rms_norm
+from .ragged import carried_convolution
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """What memories and decays are computed in: float32 at least."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def shared_width(name: str, given: int | None, width: int, heads: int) -> int:
+    """Channels a head: as given, else an equal share of `width`; BadSpec where there is none."""
+    if heads < 1 or (given is not None and given < 1):
+        raise BadSpec(f"heads and {name} are at least 1, got {heads} and {given}")
+    if given is None and width % heads:
+        raise BadSpec(f"heads ({heads}) does not divide {width}; choose a divisor or give {name}")
+    return given or width // heads
+
+
+def taps(width: int, length: int | None) -> nn.Parameter | None:
+    """Weights (width, length) of a short convolution, uniform within 1 / sqrt(length); None where it has no length."""
+    if length is None:
+        return None
+    if length < 1:
+        raise BadSpec(f"conv is at least 1 (the token itself) or null for none, got {length}")
+    return nn.Parameter(torch.empty(width, length).uniform_(-(length**-0.5), length**-0.5))
+
+
+def convolved(
+    x: Tensor,
+    weight: Tensor | None,
+    state: State | None,
+    lengths: Tensor | None,
+    activation: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """activation(short convolution of x); x as it is where there is none."""
+    if weight is None:
+        return x
+    y = carried_convolution(x, weight, None, state, lengths)
+    return y if activation is None else activation(y)
+
+
+def memory_of(state: State | None, batch: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """The memory (batch, *shape) that a state carries; zeros where nothing is carried."""
+    if state is not None:
+        return state.slot("memory").value
+    return torch.zeros(batch, *shape, dtype=wide(like.dtype), device=like.device)
+
+
+def fresh_state(like: Tensor, batch: int, shape: tuple[int, ...], weight: Tensor | None) -> State:
+    """A state with a memory (batch, *shape), and the last inputs of the short convolution of `weight`."""
+    memory = Slot(like.new_zeros(batch, *shape, dtype=wide(like.dtype)))
+    if weight is None:
+        return State(memory=memory)
+    return State(tail=Slot(like.new_zeros(batch, weight.shape[1] - 1, weight.shape[0])), memory=memory)
+
+
+def unit(x: Tensor) -> Tensor:
+    """x / sqrt(sum of x^2 + 1e-6) along the last axis, the sum in float32 at least."""
+    length = x.to(wide(x.dtype)).square().sum(-1, keepdim=True)
+    return x * torch.rsqrt(length + 1e-6).to(x.dtype)
+
+
+def normed(o: Tensor, weight: Tensor, gate: Tensor | None, eps: float, dtype: torch.dtype) -> Tensor:
+    """RMS norm of the last axis of o (B, L, ..., V), its axes joined, then silu(gate) (B, L, ...) as a factor."""
+    y = (rms_norm(o.to(wide(o.dtype)), None, eps).to(dtype) * weight).flatten(2)
+    return y if gate is None else y * F.silu(gate)
