@@ -72,6 +72,8 @@ class Model(nn.Module):
             if not isinstance(self.stem, Tokens):
                 raise BadSpec("head.tie: the stem has no table of tokens to share; set it to false")
             self.head.tie_to(self.stem.embed.weight)
+        for body in self._bodies():
+            body.share()
 
     def _check(self) -> None:
         """What only the whole model can tell."""

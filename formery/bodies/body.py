@@ -29,6 +29,9 @@ class Body(Part):
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Features:
         raise NotImplementedError
 
+    def share(self) -> None:
+        """Make parameters that parts of one class have in common (`Part.shares`) those of the first of them."""
+
     def num_blocks(self) -> int:
         """Blocks inside it, however deep."""
         return sum(isinstance(module, BaseBlock) for module in self.modules())

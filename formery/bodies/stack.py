@@ -17,6 +17,7 @@ from ..errors import BadSpec, CannotRun
 from ..layout import MOST_WORDS, parse
 from ..parts.heads.head import Features
 from ..parts.mixers.mixer import Mixer
+from ..parts.part import Part
 from ..spec import BlockSpec, ChannelSpec, MergeSpec, MixerSpec, Place, PositionSpec, SchemeSpec, build, options
 from ..spec import parse as parse_spec
 from .blocks.base import BaseBlock
@@ -78,8 +79,16 @@ class Stack(Body):
         self.lower_bounds = nn.Parameter(torch.zeros(len(blocks), self.dim)) if lower_bounds else None
         if lower_bounds and not any(isinstance(m, Mixer) and m.bounded for m in self.blocks[1:].modules()):
             raise BadSpec("no block but the first has a forget gate that takes a bound; set lower_bounds to false")
+        self.share()
         if prefix and any(isinstance(m, Mixer) and m.bound and 1 in m.grids for m in self.blocks.modules()):
             raise BadSpec("a mixer that is bound to the grid's tokens has no room for prefix tokens; set prefix to 0")
+
+    def share(self) -> None:
+        first: dict[tuple[type, str, torch.Size], nn.Parameter] = {}
+        for part in self.blocks.modules():
+            for name in part.shares if isinstance(part, Part) else ():
+                own = getattr(part, name)
+                setattr(part, name, first.setdefault((type(part), name, own.shape), own))
 
     @classmethod
     def is_full(cls, given: Mapping[str, Any]) -> bool:

@@ -35,6 +35,8 @@ class Part(nn.Module):
     neighbours: tuple[tuple[str, str], ...] = ()
     """Pairs of its modules of which the second reads what the first gives, all of it and nothing else, with nothing in
     between: no activation, no padding of the part's own. A norm of a pair may be None; then it is left out."""
+    shares: tuple[str, ...] = ()
+    """Names of its parameters that all parts of its class in one stack of blocks have in common."""
     undecayed: tuple[str, ...] = ()
     """Names of its parameters that weight decay should leave alone (beyond vectors, which it leaves alone anyway)."""
 

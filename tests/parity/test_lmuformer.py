@@ -18,8 +18,7 @@ WANTED = 1e-5
 
 def small(fires: str | None, seed: int) -> tuple[Model, dict[str, Tensor], Tensor]:
     """The recorded network with the published weights, those weights, and the recorded input."""
-    name = "lmuformer" if fires is None else "spiking_lmuformer"
-    model = Model({"name": name, **lmuformer.spec(dim=16, in_chans=20, num_classes=7, fires=fires)}).eval()
+    model = Model({"name": "lmuformer", **lmuformer.spec(dim=16, in_chans=20, num_classes=7, fires=fires)}).eval()
     golden = "lmuformer_tiny" if fires is None else "lmuformer_spiking_tiny"
     theirs = goldens.state_from(goldens.facts(golden)["tensors"])
     assert model.load_published(theirs) == []

@@ -4,4 +4,5 @@ INDEX = {
     "classes": "classes:Classes",
     "features": "features:MapFeatures",
     "next_token": "next_token:NextToken",
+    "steps": "steps:Steps",
 }

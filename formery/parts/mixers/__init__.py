@@ -17,6 +17,7 @@ INDEX = {
     "pooling": "pooling:Pooling",
     "random": "random:Random",
     "retention": "retention:Retention",
+    "segment_attention": "segment_attention:SegmentAttention",
     "spatial_fc": "spatial_fc:SpatialFC",
     "spatial_mlp": "spatial_mlp:SpatialMLP",
     "spiking_legendre_memory": "spiking:SpikingLegendreMemory",

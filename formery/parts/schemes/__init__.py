@@ -2,6 +2,7 @@
 
 INDEX = {
     "chain": "chain:Chain",
+    "gated": "gated:Gated",
     "ladder": "ladder:Ladder",
     "post": "post:Post",
     "pre": "pre:Pre",

@@ -36,7 +36,7 @@ class Scheme(Part):
     `drop_path` the chance that a branch is left out for an item in training (arXiv 1603.09382).
     """
 
-    EXAMPLES = ({}, {"norm": "rms", "scale": 0.1})
+    EXAMPLES: ClassVar[tuple[dict[str, Any], ...]] = ({}, {"norm": "rms", "scale": 0.1})
     norms_at: ClassVar[Literal["in", "out", "sum"] | None] = None
     """Where the norms stand: in front of sublayers, on their output, on the sum with the stream; None (not said) keeps
     rewrites away."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...weights import Dialect, Rule
 
-FIRES = {"spiking_lmuformer": "before", "spiking_lmuformer_post": "after"}
+FIRES = {"spiking_lmuformer_256": "before", "spiking_lmuformer_256_post": "after"}
 """Where the neurons of the spiking versions stand."""
 
 
