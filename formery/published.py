@@ -158,7 +158,7 @@ def load_published(
 UNSEEN = frozenset(
     (
         *("kind", "position", "theta", "fraction", "interleaved", "eps", "heads", "window", "qk_norm_over", "negative"),
-        *("order", "pool", "activation", "size", "stride", "padding", "scale", "tie"),
+        *("order", "pool", "activation", "size", "stride", "padding", "scale", "tie", "top", "renormalise"),
         *("groups", "min_step", "max_step", "selective"),
     )
 )

@@ -21,6 +21,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "mamba_tiny": {},
     "mamba2_tiny": {},
     "olmo_hybrid_tiny": {},
+    "qwen3_next_tiny": {},
 }
 
 

@@ -117,3 +117,28 @@ def test_what_cannot_be_written() -> None:
         to_theirs({"a": tensor((5, 2))}, Dialect("somebody", (Rule("a", ("q", "k")),)))
     with pytest.raises(BadWeights, match=r"a has 5 rows; somebody split them as \[1, 3\]"):
         to_theirs({"a": tensor((5, 2))}, Dialect("somebody", (Rule("a", ("q", "k"), sizes=(1, 3)),)))
+
+
+@given(
+    st.lists(st.tuples(SIZES, st.lists(SIZES, min_size=1, max_size=3).map(tuple)), min_size=1, max_size=3),
+    st.randoms(use_true_random=False),
+)
+def test_rows_in_groups(pieces: list[tuple[int, tuple[int, ...]]], random: Any) -> None:
+    """Each of theirs has its pieces head by head; ours have them one after another, in any order."""
+    order = list(range(sum(len(sizes) for _, sizes in pieces)))
+    random.shuffle(order)
+    names = tuple(f"p{i}" for i in range(len(pieces)))
+    rule = Rule("a", names, pieces=tuple(pieces), order=tuple(order))
+    ours = {"a.weight": tensor((sum(groups * sum(sizes) for groups, sizes in pieces), 3))}
+    theirs = both_ways([rule], ours)
+    expected_rows = [
+        torch.cat([head[start : start + size] for head in heads])
+        for name, (groups, sizes) in zip((f"{n}.weight" for n in names), pieces, strict=True)
+        for heads in [theirs[name].chunk(groups)]
+        for start, size in zip([sum(sizes[:i]) for i in range(len(sizes))], sizes, strict=True)
+    ]
+    assert torch.equal(ours["a.weight"], torch.cat([expected_rows[i] for i in order]))
+    wrong = {name: torch.cat([value, value[:1]]) for name, value in theirs.items()}
+    _, said = to_ours(wrong, {"a.weight": ours["a.weight"].shape}, Dialect("somebody", (rule,)))
+    assert len(said) == 1
+    assert "rows" in said[0]

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from ...context import NOTHING, Context, State
 from ...errors import BadSpec
+from ...ops.forms import transformed, without_autocast
 from ..dense import Dense
 from .channel import Channel
 from .swiglu import SwiGLU
@@ -66,7 +67,7 @@ class MixtureOfExperts(Channel):
         if ctx.record is not None and BALANCE in ctx.record:
             ctx.record[BALANCE].append(self._balance(shares, chosen, ctx.padding))
         weights = weights.to(x.dtype)
-        if _in_one_graph():
+        if torch.compiler.is_compiling() or transformed():  # sizes may not depend on values
             y = self._by_all(tokens, weights, chosen)
         else:
             y = self._by_chosen(tokens, weights, chosen)
@@ -78,8 +79,8 @@ class MixtureOfExperts(Channel):
     def _shares(self, tokens: Tensor) -> Tensor:
         """(T, experts) probabilities, in float32 at least, whatever autocast says."""
         wide = torch.promote_types(tokens.dtype, torch.float32)
-        with torch.autocast(tokens.device.type, enabled=False):
-            return F.linear(tokens.to(wide), self.router.weight.to(wide)).softmax(-1)
+        weight = self.router.weight.to(wide)
+        return without_autocast(tokens, lambda: F.linear(tokens.to(wide), weight).softmax(-1))
 
     def _by_chosen(self, tokens: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
         """Tokens sorted by expert: each expert is one product over its own, and the others do nothing."""
@@ -115,12 +116,3 @@ class MixtureOfExperts(Channel):
             shares, chosen = shares[~padding.flatten()], chosen[~padding.flatten()]
         parts = F.one_hot(chosen, self.experts).to(shares.dtype).mean((0, 1))
         return self.experts * (parts * shares.mean(0)).sum()
-
-
-def _in_one_graph() -> bool:
-    """Whether somebody traces or transforms operations, and sizes may not depend on values."""
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._get_tracing_state() is not None
-        or torch._C._are_functorch_transforms_active()
-    )
