@@ -19,6 +19,7 @@ SMALL: dict[str, dict[str, Any]] = {
     **{name: {"img_size": 64} for name in ("poolformer_s12", "convnext_atto", "vit_tiny", *STUDIES)},
     "decoder_tiny": {},
     "mamba_tiny": {},
+    "mamba2_hybrid_tiny": {},
     "mamba2_tiny": {},
     "olmo_hybrid_tiny": {},
     "qwen3_next_tiny": {},

@@ -1,4 +1,4 @@
-"""State space duality: Mamba-2 (arXiv 2405.21060), equation 16; linear attention with one decay a head and token.
+"""State space duality: Mamba-2 (arXiv 2405.21060); linear attention with one decay a head and token.
 
     S_t = exp(g_t) S_{t-1} + b_t x_t^T,   y_t = S_t^T c_t
 
