@@ -2,9 +2,11 @@
 
 INDEX = {
     "attention": "attention:Attention",
+    "damped_average": "damped_average:DampedAverage",
     "deltanet": "deltanet:DeltaNet",
     "depthwise_conv": "depthwise_conv:DepthwiseConv",
     "fire": "spiking:Fire",
+    "gated_chunk_attention": "gated_chunk_attention:GatedChunkAttention",
     "gated_deltanet": "gated_deltanet:GatedDeltaNet",
     "gla": "gla:GLA",
     "hgrn": "hgrn:HGRN",
@@ -22,4 +24,5 @@ INDEX = {
     "spatial_mlp": "spatial_mlp:SpatialMLP",
     "spiking_legendre_memory": "spiking:SpikingLegendreMemory",
     "spiking_mlp": "spiking:SpikingMLP",
+    "temporal_convolution": "temporal_convolution:TemporalConvolution",
 }
