@@ -134,6 +134,65 @@ def rope(config: Mapping[str, Any]) -> tuple[float | None, float]:
     return (None if theta is None else float(theta)), float(fraction)
 
 
+def position(given: Mapping[str, Any], base: float) -> tuple[dict[str, Any], float]:
+    """A rope, stretched or not, of a config's `rope_parameters` (or what 4 wrote in their place), and YaRN's gain.
+
+    `base` is what the family means where none is given. transformers scales sines and cosines by the gain; ours are
+    rotations, so that it belongs, squared, to the scale of attention. BadSpec for stretching that has no part here.
+    """
+    kind = given.get("rope_type", given.get("type", "default"))
+    theta = given.get("rope_theta", base)
+    if theta is None:
+        raise BadSpec("rope_theta: these decoders turn by some base, got null; write the base into the config")
+    rope = {"kind": "rope", "theta": float(theta), "fraction": float(given.get("partial_rotary_factor", 1.0))}
+    if kind == "default":
+        return rope, 1.0
+    if kind not in STRETCHED:
+        known = ", ".join(sorted(STRETCHED))
+        raise BadSpec(
+            f"rope_type: formery has no rope that is stretched as {kind!r}; only default, {known} can be loaded"
+        )
+    if given.get("factor") is None or given.get("original_max_position_embeddings") is None:
+        raise BadSpec(
+            f"rope_type: {kind!r} needs factor and original_max_position_embeddings; write both into the config"
+        )
+    ours, names = STRETCHED[kind]
+    rope |= {"kind": ours, "factor": float(given["factor"]), "trained": int(given["original_max_position_embeddings"])}
+    rope |= {name: float(given[their]) for name, their in names.items() if given.get(their) is not None}
+    if kind != "yarn":
+        return rope, 1.0
+    return rope | {"truncate": bool(given.get("truncate", True))}, _gain(given, float(given["factor"]))
+
+
+STRETCHED: dict[str, tuple[str, dict[str, str]]] = {
+    "llama3": ("rope_llama3", {"low": "low_freq_factor", "high": "high_freq_factor"}),
+    "yarn": ("yarn", {"fast": "beta_fast", "slow": "beta_slow"}),
+}
+"""transformers' ways of stretching a rope: our part, and its options that have other names there."""
+
+
+def _gain(given: Mapping[str, Any], factor: float) -> float:
+    """By how much YaRN raises queries and keys (arXiv 2309.00071, equation 22), unless the config says it."""
+    if given.get("attention_factor") is not None:
+        return float(given["attention_factor"])
+    above, below = given.get("mscale"), given.get("mscale_all_dim")
+    raised = 0.1 * math.log(factor)
+    return (above * raised + 1) / (below * raised + 1) if above and below else raised + 1
+
+
+def scale_of(gain: float, width: int) -> float | None:
+    """The scale of attention with heads of a width under a gain of queries and keys; None for the usual one.
+
+    Nine digits: it comes back from `gain_of` alike.
+    """
+    return None if gain == 1.0 else float(f"{width**-0.5 * gain**2:.9g}")
+
+
+def gain_of(scale: float | None, width: int) -> float:
+    """What `scale_of` undoes."""
+    return 1.0 if scale is None else math.sqrt(scale * math.sqrt(width))
+
+
 def rope_parameters(position: Mapping[str, Any] | None, *, always_fraction: bool = False) -> dict[str, Any]:
     """What `rope` reads as this resolved position: a rope, or none, as a base that is null.
 
@@ -141,7 +200,17 @@ def rope_parameters(position: Mapping[str, Any] | None, *, always_fraction: bool
     """
     if position is None:
         return {"rope_type": "default", "rope_theta": None}
-    written = {"rope_type": "default", "rope_theta": position.get("theta")}
+    for kind, (ours, names) in STRETCHED.items():
+        if position.get("kind") == ours:
+            stretched = {"factor": position["factor"], "original_max_position_embeddings": position["trained"]}
+            stretched |= {their: position[name] for name, their in names.items()}
+            stretched |= {"truncate": position["truncate"]} if "truncate" in position else {}
+            return {"rope_type": kind, **stretched, **_turning(position, always_fraction)}
+    return {"rope_type": "default", **_turning(position, always_fraction)}
+
+
+def _turning(position: Mapping[str, Any], always_fraction: bool) -> dict[str, Any]:
+    written = {"rope_theta": position.get("theta")}
     fraction = position.get("fraction", 1.0)
     return written | ({"partial_rotary_factor": fraction} if always_fraction or fraction != 1.0 else {})
 

@@ -19,6 +19,10 @@ from transformers import (
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    Olmo2Config,
+    Olmo2ForCausalLM,
+    Olmo3Config,
+    Olmo3ForCausalLM,
     OlmoHybridConfig,
     OlmoHybridForCausalLM,
     PoolFormerConfig,
@@ -32,6 +36,7 @@ from transformers import (
 )
 
 import formery
+import formery.spec
 from formery.errors import BadFile, BadSpec, BadWeights, CannotExport, UnknownName
 from formery.interop.transformers import config_of, load, model_types, spec_from_config
 from formery.interop.transformers import save as save_for_transformers
@@ -53,6 +58,22 @@ TEXT: dict[str, Any] = {
     "bos_token_id": 2,
 }
 GROUPED = TEXT | {"num_key_value_heads": 2}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 500.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 16,
+    "beta_fast": 4.0,
+    "beta_slow": 1.0,
+}
 NOPE = {"rope_type": "default", "rope_theta": None}
 PRE = {"kind": "pre", "norm": {"kind": "rms", "eps": 1e-6}}
 IMAGE: dict[str, Any] = {"num_labels": 5}
@@ -71,6 +92,30 @@ TEXTS = {
         Qwen2Config(**GROUPED, use_sliding_window=True, sliding_window=4, max_window_layers=1)
     ),
     "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**GROUPED, head_dim=16)),
+    "qwen3 windows": lambda: Qwen3ForCausalLM(
+        Qwen3Config(**GROUPED, use_sliding_window=True, sliding_window=4, max_window_layers=2, tie_word_embeddings=True)
+    ),
+    "llama stretched": lambda: LlamaForCausalLM(LlamaConfig(**GROUPED, rope_parameters=dict(LLAMA3))),
+    "qwen2 yarn": lambda: Qwen2ForCausalLM(Qwen2Config(**GROUPED, rope_parameters=dict(YARN))),
+    "qwen3 yarn": lambda: Qwen3ForCausalLM(
+        Qwen3Config(**GROUPED, head_dim=24, rope_parameters=YARN | {"attention_factor": 1.3, "truncate": False})
+    ),
+    "olmo2": lambda: Olmo2ForCausalLM(
+        Olmo2Config(**GROUPED, rope_parameters={"rope_type": "default", "rope_theta": 5e5})
+    ),
+    "olmo3": lambda: Olmo3ForCausalLM(Olmo3Config(**GROUPED | {"num_hidden_layers": 5}, sliding_window=4)),
+    "olmo3 yarn": lambda: Olmo3ForCausalLM(
+        Olmo3Config(
+            **TEXT,
+            sliding_window=3,
+            layer_types=["full_attention", "sliding_attention", "full_attention"],
+            attention_bias=True,
+            rope_parameters={
+                "full_attention": dict(YARN),
+                "sliding_attention": {"rope_type": "default", "rope_theta": 5e5},
+            },
+        )
+    ),
     "olmo_hybrid": lambda: OlmoHybridForCausalLM(OlmoHybridConfig(**TEXT | {"num_hidden_layers": 4})),
     "olmo_hybrid without positions": lambda: OlmoHybridForCausalLM(
         OlmoHybridConfig(**TEXT, rope_parameters=dict(NOPE))
@@ -275,7 +320,10 @@ def test_null_positions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"rope_parameters": {"rope_type": "llama3", "factor": 8.0}}, "rope_type: .*'llama3'"),
+        ({"rope_parameters": {"rope_type": "llama3", "factor": 8.0}}, "rope_type: 'llama3' needs factor and original"),
+        ({"rope_parameters": {"rope_type": "longrope"}}, "rope_type: .*'longrope'"),
+        ({"rope_parameters": YARN | {"partial_rotary_factor": 0.5}}, "partial_rotary_factor: YaRN"),
+        ({"model_type": "olmo3", "rope_parameters": YARN}, "one entry for full_attention"),
         ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_type: .*'linear'"),
         ({"hidden_act": "gelu"}, "hidden_act: .*'gelu'"),
         ({"hidden_size": None}, "entry of the wrong type"),
@@ -369,3 +417,31 @@ def test_labels_travel(tmp_path: Path) -> None:
         config_of(model)
     with pytest.raises(CannotExport, match="custom is of no system"):
         config_of(formery.Model({k: v for k, v in model.resolved.items() if k != "name"}))
+
+
+def test_stretched_ropes_of_older_configs() -> None:
+    """What transformers 4 wrote says the same: of Olmo 3 the full attention alone is stretched."""
+    stretched = {key: value for key, value in YARN.items() if key != "rope_theta"}
+    old: dict[str, Any] = {**TEXT, "rope_theta": 5e5, "rope_scaling": stretched}
+    new: dict[str, Any] = {**TEXT, "rope_parameters": YARN | {"rope_theta": 5e5}}
+    assert spec_from_config({"model_type": "llama"} | old) == spec_from_config({"model_type": "llama"} | new)
+    olmo = {"model_type": "olmo3", **old, "num_hidden_layers": 4, "sliding_window": 4}
+    mixers = [block["mixer"] for block in spec_from_config(olmo)["body"]["blocks"]]
+    assert [mixer["position"]["kind"] for mixer in mixers] == ["rope", "rope", "rope", "yarn"]
+    assert {mixer["position"]["theta"] for mixer in mixers} == {5e5}
+    assert [mixer["window"] for mixer in mixers] == [4, 4, 4, None]
+    usual = spec_from_config({"model_type": "olmo3", **TEXT})["body"]["blocks"][0]["mixer"]
+    assert (usual["window"], usual["position"]["theta"]) == (4096, 5e5)
+
+
+def test_a_stretched_rope_turns_less(tmp_path: Path) -> None:
+    """The same weights without stretching miss the scores by far, so that the tests above would see it."""
+    for name in ("llama stretched", "qwen2 yarn"):
+        peer = randomised(TEXTS[name]())
+        model = load(save(peer, tmp_path / name)).eval()
+        plain = formery.spec.override(model.resolved, {"body.blocks.*.mixer.position": "rope"})
+        other = formery.Model(plain).eval()
+        other.load_state_dict(model.state_dict())
+        ids = torch.randint(3, 64, (2, 19))
+        with torch.no_grad():
+            assert error(other(ids), peer(ids).logits) > 100 * WANTED

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor
 
@@ -17,7 +19,7 @@ class RoPE(Position):
     Angles, sines and cosines are float32, worked out once a forward.
     """
 
-    EXAMPLES = ({}, {"fraction": 0.5, "theta": 1e6}, {"interleaved": True})
+    EXAMPLES: ClassVar[tuple[dict[str, Any], ...]] = ({}, {"fraction": 0.5, "theta": 1e6}, {"interleaved": True})
     acts_on = "queries and keys"
 
     def __init__(self, dim: int, *, theta: float = 10000.0, fraction: float = 1.0, interleaved: bool = False) -> None:
@@ -29,17 +31,21 @@ class RoPE(Position):
             raise BadSpec(f"theta is positive, got {theta}")
         self.theta, self.interleaved = theta, interleaved
 
+    def rates(self, device: torch.device) -> Tensor:
+        """(width / 2,) radians that each pair turns a token."""
+        half = self.width // 2
+        return self.theta ** (-torch.arange(half, device=device, dtype=torch.float32) / half)
+
     def _table(self, length: int, ctx: Context, device: torch.device) -> tuple[Tensor, Tensor]:
         places = torch.arange(length, device=device) if ctx.positions is None else ctx.positions
-        half = self.width // 2
-        rates = self.theta ** (-torch.arange(half, device=device, dtype=torch.float32) / half)
-        angles = places[..., None].float() * rates
+        angles = places[..., None].float() * self.rates(device)
         cos, sin = angles.cos(), angles.sin()
         return (cos, sin) if cos.dim() == 2 else (cos[:, None], sin[:, None])
 
     def forward(self, x: Tensor, ctx: Context = NOTHING) -> Tensor:
         """x (B, H, L, D) turned by the places of its L tokens."""
-        key = ("rope", self.theta, self.width, x.shape[2])
+        options = tuple(value for name, value in vars(self).items() if isinstance(value, int | float))
+        key = (type(self), *options, x.shape[2])
         cos, sin = ctx.once(key, lambda: self._table(x.shape[2], ctx, x.device))
         if x.dtype not in (torch.bfloat16, torch.float16):
             cos, sin = cos.to(x.dtype), sin.to(x.dtype)

@@ -19,7 +19,11 @@ SIZES: dict[str, tuple[int, int, int]] = {  # width, depth, heads: plain baselin
     "base": (768, 12, 12),
 }
 ROPE_BASE = 10000.0
-"""What all four families mean where a config does not give a base."""
+"""What Llama, Mistral and Qwen mean where a config does not give a base."""
+OLMO = {"olmo2": 10000.0, "olmo3": 500000.0}
+"""The families whose norms are on what is added, and their bases."""
+KINDS = {False: "full_attention", True: "sliding_attention"}
+"""transformers' words for layers without and with a window."""
 
 
 def variant(name: str) -> dict[str, Any]:
@@ -41,18 +45,19 @@ def variant(name: str) -> dict[str, Any]:
 def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The spec that a config of transformers describes; BadSpec names the entry that formery has no part for."""
     family = config["model_type"]
+    olmo = family in OLMO
     layers.silu_only(config)
-    norm = {"kind": "rms", "eps": float(config.get("rms_norm_eps", 1e-6))}
+    norm = {"kind": "rms", "eps": float(config.get("rms_norm_eps", 1e-5 if olmo else 1e-6))}
     heads, dim = int(config["num_attention_heads"]), int(config["hidden_size"])
+    width = int(config.get("head_dim") or (128 if family == "qwen3" else dim // heads))
     bias = bool(config.get("attention_bias", False))
-    windows = _windows(config)
     attention = {
         "kind": "attention",
         "heads": heads,
         "kv_heads": int(config.get("num_key_value_heads") or heads),
-        "head_dim": int(config.get("head_dim") or (128 if family == "qwen3" else dim // heads)),
-        "position": _rope(config),
-        "qk_norm": norm if family == "qwen3" else None,
+        "head_dim": width,
+        "qk_norm": norm if family == "qwen3" or olmo else None,
+        "qk_norm_over": "width" if olmo else "head",
         "bias": True if family == "qwen2" else bias,
         "out_bias": False if family == "qwen2" else bias,
     }
@@ -61,8 +66,14 @@ def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
         "hidden": int(config["intermediate_size"]),
         "bias": bool(config.get("mlp_bias", False)),
     }
-    scheme = {"kind": "pre", "norm": norm}
-    blocks = [{"mixer": attention | {"window": window}, "channel": channel, "scheme": scheme} for window in windows]
+    scheme = {"kind": "reordered" if olmo else "pre", "norm": norm}
+    blocks = []
+    for window in _windows(config):
+        position, gain = layers.position(_rope(config, window), OLMO.get(family, ROPE_BASE))
+        if gain != 1.0 and position["fraction"] != 1.0:
+            raise BadSpec("partial_rotary_factor: YaRN that raises scores turns all of a head's channels here, or none")
+        own = {"position": position, "scale": layers.scale_of(gain, width), "window": window}
+        blocks.append({"mixer": attention | own, "channel": channel, "scheme": scheme})
     vocab = int(config["vocab_size"])
     return {
         "stem": {"kind": "tokens", "dim": dim, "vocab": vocab},
@@ -71,19 +82,29 @@ def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _rope(config: Mapping[str, Any], window: int | None) -> dict[str, Any]:
+    """`rope_parameters` of the layers with this window; 4 wrote `rope_theta` and `rope_scaling`.
+
+    Olmo 3 has one for each kind of layer, and stretches that of full attention alone.
+    """
+    given = config.get("rope_parameters") or {}
+    old = {key: config[key] for key in ("rope_theta", "partial_rotary_factor") if key in config}
+    stretched = config.get("rope_scaling") or {}
+    if config["model_type"] != "olmo3":
+        return {**old, **stretched, **given}
+    kind = "full_attention" if window is None else "sliding_attention"
+    if given and not set(given) <= set(KINDS.values()):
+        raise BadSpec(f"rope_parameters: Olmo 3 has one entry for {' and one for '.join(KINDS.values())}")
+    return {**old, **({} if window else stretched), **(given.get(kind) or {})}
+
+
 def to_config(resolved: Mapping[str, Any]) -> dict[str, Any]:
     """A config of transformers for this spec; whether it says everything is for the caller to check by reading it."""
     blocks = resolved["body"]["blocks"]
     mixers = [block.get("mixer") or {} for block in blocks]
     first, channel, head = mixers[0], blocks[0]["channel"] or {}, resolved["head"]
     windows = [mixer.get("window") for mixer in mixers]
-    family = "llama"
-    if first.get("qk_norm"):
-        family = "qwen3"
-    elif first.get("bias") and not first.get("out_bias"):
-        family = "qwen2"
-    elif all(windows):
-        family = "mistral"
+    family = _family(resolved)
     dim, heads = resolved["stem"]["dim"], first.get("heads") or 1
     config = {
         "architectures": [f"{family.capitalize()}ForCausalLM"],
@@ -97,43 +118,71 @@ def to_config(resolved: Mapping[str, Any]) -> dict[str, Any]:
         "intermediate_size": layers.swiglu_width(channel, dim),
         "hidden_act": "silu",
         "rms_norm_eps": (head.get("norm") or {}).get("eps"),
-        "rope_parameters": layers.rope_parameters(first.get("position")),
+        "rope_parameters": _parameters(first, dim),
         "tie_word_embeddings": head["tie"],
     }
     if family == "mistral":
         return config | {"sliding_window": windows[0]}
     if family == "llama":
         return config | {"attention_bias": bool(first.get("bias")), "mlp_bias": bool(channel.get("bias"))}
-    if any(windows):
-        kinds = ["full_attention" if window is None else "sliding_attention" for window in windows]
-        sliding = {"use_sliding_window": True, "sliding_window": next(filter(None, windows)), "layer_types": kinds}
-        config |= sliding | {"max_window_layers": windows.index(sliding["sliding_window"])}
-    return config | ({"attention_bias": bool(first.get("bias"))} if family == "qwen3" else {})
+    if family != "qwen2":
+        config |= {"attention_bias": bool(first.get("bias"))}
+    kinds = [KINDS[window is not None] for window in windows]
+    sliding = next(filter(None, windows), None)
+    if family == "olmo3":
+        ropes = {kind: _parameters(mixers[kinds.index(kind)], dim) for kind in kinds}
+        none = {"sliding_attention": ropes.get("full_attention"), "full_attention": ropes.get("sliding_attention")}
+        return config | {"rope_parameters": none | ropes, "sliding_window": sliding, "layer_types": kinds}
+    if sliding is not None and family != "olmo2":
+        config |= {"use_sliding_window": True, "sliding_window": sliding, "layer_types": kinds}
+        config |= {"max_window_layers": windows.index(sliding)}
+    return config
 
 
-def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
-    theta, fraction = layers.rope(config)
-    explicit = [config.get("rope_parameters"), config]
-    if theta is None and any(entry and "rope_theta" in entry for entry in explicit):
-        raise BadSpec("rope_theta: these decoders turn by some base, got null; write the base into the config")
-    return {"kind": "rope", "theta": ROPE_BASE if theta is None else theta, "fraction": fraction}
+def _family(resolved: Mapping[str, Any]) -> str:
+    """The `model_type` that a spec's parts are those of."""
+    blocks = resolved["body"]["blocks"]
+    mixers = [block.get("mixer") or {} for block in blocks]
+    windows = [mixer.get("window") for mixer in mixers]
+    if blocks[0]["scheme"]["kind"] == "reordered":
+        return "olmo3" if any(windows) else "olmo2"
+    if mixers[0].get("qk_norm"):
+        return "qwen3"
+    if mixers[0].get("bias") and not mixers[0].get("out_bias"):
+        return "qwen2"
+    return "mistral" if all(windows) else "llama"
+
+
+def _parameters(mixer: Mapping[str, Any], dim: int) -> dict[str, Any]:
+    """`rope_parameters` of a resolved attention."""
+    position = mixer.get("position")
+    written = layers.rope_parameters(position)
+    if position is not None and position.get("kind") == "yarn":
+        width = mixer["head_dim"] or dim // mixer["heads"]
+        written["attention_factor"] = layers.gain_of(mixer.get("scale"), width)
+    return written
 
 
 def _windows(config: Mapping[str, Any]) -> list[int | None]:
     """How many tokens each layer's attention looks back at; None for all."""
     family, depth = config["model_type"], int(config["num_hidden_layers"])
-    window = config.get("sliding_window")
-    if family == "llama" or window is None:
+    window = config.get("sliding_window", 4096 if family == "olmo3" else None)
+    if family in ("llama", "olmo2") or window is None:
         return [None] * depth
     if family == "mistral":
         return [int(window)] * depth
-    if not config.get("use_sliding_window", False):
+    full, sliding = KINDS.values()
+    if family == "olmo3":
+        usual = [full if i % 4 == 3 else sliding for i in range(depth)]
+    elif config.get("use_sliding_window", False):
+        first = int(config.get("max_window_layers", 28))
+        usual = [full if i < first else sliding for i in range(depth)]
+    else:
         return [None] * depth
-    first = int(config.get("max_window_layers", 28))
-    kinds = config.get("layer_types") or ["full_attention" if i < first else "sliding_attention" for i in range(depth)]
-    if len(kinds) != depth:
-        raise BadSpec(f"layer_types: {len(kinds)} entries for {depth} layers")
-    return [int(window) if kind == "sliding_attention" else None for kind in kinds]
+    kinds = config.get("layer_types") or usual
+    if len(kinds) != depth or not set(kinds) <= {full, sliding}:
+        raise BadSpec(f"layer_types: {depth} times {full} or {sliding} are needed, got {list(kinds)}")
+    return [int(window) if kind == sliding else None for kind in kinds]
 
 
 def dialects(resolved: Mapping[str, Any]) -> list[Dialect]:
@@ -149,10 +198,11 @@ BLOCK = "body.blocks.{i}"
 
 def _transformers(resolved: Mapping[str, Any]) -> tuple[Rule, ...]:
     theirs, dim = "model.layers.{i}", resolved["stem"]["dim"]
+    norms = ("input_layernorm", "post_attention_layernorm", "post_feedforward_layernorm")
+    added = resolved["body"]["blocks"][0]["scheme"]["kind"] == "reordered"
     rules = [
         Rule("stem.embed", "model.embed_tokens"),
-        Rule(f"{BLOCK}.scheme.norms.0", f"{theirs}.input_layernorm"),
-        Rule(f"{BLOCK}.scheme.norms.1", f"{theirs}.post_attention_layernorm"),
+        *(Rule(f"{BLOCK}.scheme.norms.{i}", f"{theirs}.{norm}") for i, norm in enumerate(norms[added : added + 2])),
         *layers.swiglu(f"{BLOCK}.channel", f"{theirs}.mlp"),
         Rule("head.norm", "model.norm"),
         Rule("head.scores", "lm_head"),
