@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,15 +88,15 @@ def model_spec(
 
 def with_drop_path(resolved: Mapping[str, Any], rate: float) -> dict[str, Any]:
     """The spec with stochastic depth that rises evenly from 0 in the first block to `rate` in the last."""
-    if not 0 <= rate < 1:
-        raise BadSpec(f"drop_path_rate is at least 0 and below 1, got {rate}")
+    if not isinstance(rate, int | float) or not 0 <= rate < 1:
+        raise BadSpec(f"drop_path_rate is at least 0 and below 1, got {rate!r}")
     paths = [path for path, role, _ in spec.walk(resolved) if role == "block"]
     ramp = {f"{path}.scheme.drop_path": rate * i / max(1, len(paths) - 1) for i, path in enumerate(paths)}
     return spec.override(resolved, ramp) if ramp else dict(resolved)
 
 
 def create_model(
-    name_or_spec: str | Mapping[str, Any],
+    name_or_spec: str | Path | Mapping[str, Any],
     pretrained: bool | str | Path = False,
     *,
     num_classes: int | None = None,
@@ -119,6 +120,13 @@ def create_model(
     from .published import config_beside, load_published
     from .saving import blank, loads_as_model
 
+    if isinstance(name_or_spec, Path):
+        name_or_spec = as_path(name_or_spec)
+    if not isinstance(name_or_spec, str | Mapping):
+        raise BadSpec(f"a model is a name, a spec or a folder, got {type(name_or_spec).__name__}")
+    num_classes, in_chans = _whole("num_classes", num_classes), _whole("in_chans", in_chans)
+    if override is not None and not all(isinstance(key, str) for key in _mapping(override)):
+        raise BadSpec("override maps dotted globs, which are texts, to options or parts")
     given: str | Mapping[str, Any] | None = name_or_spec
     folder = _checkpoint(name_or_spec, pretrained)
     if isinstance(name_or_spec, str) and _is_folder(name_or_spec):
@@ -144,6 +152,26 @@ def create_model(
     own_config = config is not None and not isinstance(name_or_spec, Mapping)
     load_published(model, folder, own_config=own_config, strict=True)
     return _as_asked(model, resolved, num_classes, in_chans, img_size, features_only)
+
+
+def as_path(folder: str | Path) -> str:
+    """A folder as `create_model` takes it for one: a name without a separator would be a model's."""
+    text = str(folder)
+    return text if "/" in text or "\\" in text or text in (".", "..") else f"./{text}"
+
+
+def _whole(name: str, value: Any) -> int | None:
+    """A whole number of any library's as Python's."""
+    try:
+        return None if value is None else index(value)
+    except TypeError:
+        raise BadSpec(f"{name} is a whole number, got {value!r}") from None
+
+
+def _mapping(value: Any) -> Mapping[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise BadSpec(f"override maps dotted globs to options or parts, got {type(value).__name__}")
+    return value
 
 
 def _checkpoint(name_or_spec: str | Mapping[str, Any], pretrained: bool | str | Path) -> Path | None:
@@ -175,7 +203,7 @@ def _saved(
         raise BadSpec("a saved model is built as it was saved; only num_classes and global_pool can be changed")
     model = Model.from_pretrained(folder)
     if given is not None and cards.canonical(given) != model.name:
-        raise BadWeights(f"{folder} holds a saved {model.name}, not {given}; use create_model({str(folder)!r})")
+        raise BadWeights(f"{folder} holds a saved {model.name}, not {given}; use create_model({as_path(folder)!r})")
     classes = model.num_classes if num_classes is None else num_classes
     if classes != model.num_classes or global_pool is not None:
         model.reset_classifier(classes, global_pool)
@@ -189,7 +217,7 @@ def _described(name: str | None, config: Mapping[str, Any], folder: str) -> dict
         return described
     canonical = cards.canonical(name)
     if cards.variants()[canonical].name != described["name"]:
-        raise BadWeights(f"{folder} holds a {config['model_type']}, not {name}; use create_model({folder!r})")
+        raise BadWeights(f"{folder} holds a {config['model_type']}, not {name}; use create_model({as_path(folder)!r})")
     sizes = [
         (node["stem"]["dim"], spec.count("body", "block", node["body"]))
         for node in (spec.resolve(described), spec.resolve(cards.spec_of(canonical)))
@@ -198,7 +226,7 @@ def _described(name: str | None, config: Mapping[str, Any], folder: str) -> dict
         (width, depth), (wanted, blocks) = sizes
         raise BadWeights(
             f"{folder} has width {width} and {depth} blocks, {name} has {wanted} and {blocks}; "
-            f"use create_model({folder!r})"
+            f"use create_model({as_path(folder)!r})"
         )
     return described | {"name": canonical}
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
+import platform
 import shutil
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from .errors import BadFile, Unwritable
+
+HOST = f"{zlib.crc32(platform.node().encode()):08x}"
+"""This machine, in names of temporary files: on a shared disk another's process may have the same number."""
 
 
 @contextmanager
@@ -22,13 +28,14 @@ def atomic(path: str | Path) -> Iterator[Path]:
     the folder of `path` cannot be made or written to. After a failure nothing is left behind.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{HOST}.{os.getpid()}.tmp")
     if path.exists() and not path.is_file() and not path.is_dir():  # renaming would put a file in a device's place
         raise Unwritable(f"cannot write {path}: it is a device, no file; choose another place")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir() and any(path.iterdir()):
             raise Unwritable(f"cannot write {path}: it is a folder with files in it; choose another place, or empty it")
+        _sweep(path)
         yield temporary
         if path.is_dir() and temporary.is_dir():
             path.rmdir()  # only if it is still empty
@@ -41,6 +48,27 @@ def atomic(path: str | Path) -> Iterator[Path]:
         else:
             with suppress(OSError):  # no folder to hold it, or no right to look: what went wrong has been said
                 temporary.unlink(missing_ok=True)
+
+
+def _sweep(path: Path) -> None:
+    """Take away what processes of this machine that are gone have left half written of `path`."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{HOST}.*.tmp"):
+        number = left.name.split(".")[-2]
+        if number.isdigit() and int(number) != os.getpid() and not _alive(int(number)):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # somebody else's, or no such numbers here
+        return True
+    return True
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -215,6 +215,8 @@ class Model(nn.Module):
         """Indices of maps: counted from the end where negative, all where None, the last few where a number."""
         total = len(self.body.feature_info())
         if isinstance(indices, int):
+            if not 1 <= indices <= total:
+                raise BadSpec(f"a number of last maps is 1 to {total}, got {indices}; give a list for other maps")
             indices = range(total - indices, total)
         chosen = range(total) if indices is None else [i + total if i < 0 else i for i in indices]
         if bad := [i for i in chosen if not 0 <= i < total]:
@@ -232,6 +234,8 @@ class Model(nn.Module):
                 ctx = ctx.but(key_padding=ctx.padding, positions=_places(ctx))
             x, ctx = self.stem(inputs, ctx)
             return self.body(x, ctx), ctx
+        if state.seen.shape[0] != inputs.shape[0]:
+            raise CannotRun(f"this state holds {state.seen.shape[0]} streams, the input has {inputs.shape[0]} rows")
         before, begun = state.counts(), False
         try:
             x, ctx = self.stem(inputs, state.context(ctx, inputs.shape[1]))
@@ -344,13 +348,15 @@ class Model(nn.Module):
             changes["pool"] = global_pool
         resolved = override(self.resolved, {f"head.{option}": value for option, value in changes.items()})
         _check_pool(resolved["head"]["pool"], self.body)
+        like = next(self.parameters())
+        self.head.set_classes(num_classes, self._std)
+        self.head.pool = resolved["head"]["pool"]
+        self.head.to(device=like.device, dtype=like.dtype).train(self.training)
+        if num_classes != self.resolved["head"]["num_classes"]:  # names of classes that are gone
+            self.extra = {key: value for key, value in self.extra.items() if key != "classes"}
         self.resolved = resolved
         kind, given = parse("head", self.spec["head"], "head")
         self.spec = {**self.spec, "head": {"kind": kind, **given, **changes}}
-        like = next(self.parameters())
-        self.head.set_classes(num_classes, self._std)
-        self.head.pool = self.resolved["head"]["pool"]
-        self.head.to(device=like.device, dtype=like.dtype).train(self.training)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade time for memory in training: blocks are worked out again in the backward pass."""

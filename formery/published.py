@@ -50,8 +50,10 @@ def _file(path: Path) -> dict[str, Any]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        first = str(error).strip().splitlines()[0][:160]
-        raise BadFile(f"{path} cannot be read as tensors alone ({first}); convert it to safetensors") from None
+        raise BadFile(
+            f"{path} cannot be read as tensors alone ({type(error).__name__}): it is damaged, or holds code as well; "
+            "convert it to safetensors"
+        ) from None
     if not isinstance(loaded, Mapping):
         raise BadFile(f"{path} holds {type(loaded).__name__}, not a state dict")
     return dict(loaded)
@@ -127,16 +129,15 @@ def load_published(
     changes = adopted(model, theirs, dialect, own_config=own_config)
     wanted = img_size if img_size is not None else model.resolved["stem"].get("img_size")
     new = override(model.resolved, changes) if changes else model.resolved
-    if new != model.resolved:
-        model.rebuild(new)
-        dialect = next(d for d in dialects_of(model) if d.name == dialect.name)
+    target = model if new == model.resolved else _hollow(model, new)  # looked at before the model is touched
+    dialect = next(d for d in dialects_of(target) if d.name == dialect.name)
     if not own_config:
-        _check_config(model, source)
-    like, kept = next(model.parameters()), saving.tensors_of_names(model)
-    names = list(model.state_dict())
-    shapes = {name: tensor.shape for name, tensor in model.state_dict().items() if name in kept}
+        _check_config(target, source)
+    like, kept = next(model.parameters()), saving.tensors_of_names(target)
+    names = list(target.state_dict())
+    shapes = {name: tensor.shape for name, tensor in target.state_dict().items() if name in kept}
     state, wrong = to_ours(theirs, shapes, dialect)
-    wrong += _twins(model, theirs, state, dialect)
+    wrong += _twins(target, theirs, state, dialect)
     used = expected(names, dialect)
     unused = [n for n in theirs if n not in used and not any(re.search(p, n) for p in dialect.ignores)]
     if wrong:
@@ -148,6 +149,13 @@ def load_published(
             f"{model.name} has no use for {shown} of these {dialect.name} weights, so it is not their model; "
             "model.load_published leaves them out and returns their names"
         )
+    if img_size is not None and wanted != target.resolved["stem"].get("img_size"):
+        check_resizable(target)
+        _hollow(target, override(target.resolved, {"stem.img_size": wanted}))
+    if target is not model:
+        if target.num_classes != model.num_classes:
+            model.extra = {key: value for key, value in model.extra.items() if key != "classes"}
+        model.rebuild(new)
     device = None if like.is_meta else like.device  # a model without values takes over the checkpoint's memory
     saving.put(model, {name: t.to(device=device, dtype=like.dtype) for name, t in state.items()}, "the checkpoint")
     if img_size is not None and wanted != model.resolved["stem"].get("img_size"):
@@ -155,11 +163,19 @@ def load_published(
     return unused
 
 
+def _hollow(model: Model, spec: Mapping[str, Any]) -> Model:
+    """The model that another spec makes, without values."""
+    with saving.blank():
+        return type(model)(spec)
+
+
 UNSEEN = frozenset(
     (
         *("kind", "position", "theta", "fraction", "interleaved", "eps", "heads", "window", "qk_norm_over", "negative"),
         *("order", "pool", "activation", "size", "stride", "padding", "scale", "tie", "top", "renormalise"),
+        *("factor", "trained", "fast", "slow", "truncate", "low", "high"),
         *("groups", "min_step", "max_step", "selective"),
+        *("factor", "trained", "fast", "slow", "truncate", "low", "high"),
     )
 )
 """Options that change what a model computes and that the shapes of its weights cannot show."""
@@ -177,8 +193,14 @@ def _check_config(model: Model, source: str | Path | Mapping[str, Any]) -> None:
         more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
         raise BadWeights(
             f"{path} is {short(ours)} in {model.name}, {short(theirs)} by the config beside these weights{more}; "
-            f"use create_model({str(source)!r})"
+            f"use create_model({_as_argument(source)!r})"
         )
+
+
+def _as_argument(source: Any) -> str:
+    from .create import as_path
+
+    return as_path(source)
 
 
 def unseen_differences(ours: Any, theirs: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -236,7 +258,10 @@ def adopted(
 
     def shape(ours: str) -> tuple[int, ...] | None:
         found = match(ours, dialect.rules)
-        return tuple(plain(theirs[found.theirs[0]], found.rule).shape) if found and found.theirs[0] in theirs else None
+        tensor = theirs.get(found.theirs[0]) if found else None
+        if found is None or tensor is None or not tensor.numel() or tensor.dim() < 2:
+            return None
+        return tuple(plain(tensor, found.rule).shape)
 
     implied = {} if own_config else dialect.changes
     changes: dict[str, Any] = {path: value for path, value in implied.items() if applies(path)}
@@ -260,6 +285,8 @@ def _side(model: Model, theirs: Mapping[str, Tensor], dialect: Dialect) -> int |
     for name, rows, grid, stride in _bound_rows(model):
         found = match(name, dialect.rules)
         if found is None or any(n not in theirs for n in found.theirs):
+            continue
+        if not theirs[found.theirs[0]].numel() or not theirs[found.theirs[0]].dim():
             continue
         tensor = plain(theirs[found.theirs[0]], found.rule)
         extra = sum(model.state_dict()[n].shape[0] for n in found.ours if n != name and n in model.state_dict())
@@ -305,12 +332,7 @@ def resize(model: Model, img_size: int | list[int]) -> None:
     """Make an image model one of another resolution: what is bound to a grid is resized by its declared rule."""
     if model.plans:
         raise BadWeights("a rewritten model keeps its resolution; resize it, then rewrite it")
-    for path, module in model.named_modules():
-        if isinstance(module, Part) and not module.resizable:
-            kind = registry.name_of("mixer", type(module)) or type(module).__name__
-            raise BadWeights(
-                f"{path}: {kind!r} has no rule for another resolution; build the model with that img_size and train it"
-            )
+    check_resizable(model)
     old = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     grids = {
         f"{path}.{name}": (tuple(module.grid), rule)
@@ -326,6 +348,16 @@ def resize(model: Model, img_size: int | list[int]) -> None:
             before, rule = grids[full]
             old[full] = rule(old[full], before, tuple(module.grid))
     saving.put(model, old, "the resized model")
+
+
+def check_resizable(model: Model) -> None:
+    """BadWeights where a part is bound to its resolution without a rule for another one."""
+    for path, module in model.named_modules():
+        if isinstance(module, Part) and not module.resizable:
+            kind = registry.name_of("mixer", type(module)) or type(module).__name__
+            raise BadWeights(
+                f"{path}: {kind!r} has no rule for another resolution; build the model with that img_size and train it"
+            )
 
 
 def to_published(model: Model, name: str) -> dict[str, Tensor]:

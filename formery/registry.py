@@ -9,6 +9,7 @@ import has side effects. Other packages add parts by entry points of the group `
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
@@ -37,6 +38,9 @@ HOMES = {
 
 UNIONS = {"sublayer": ("mixer", "channel")}
 """Roles that are answered by any of several others: a block's sublayer is a mixer or a channel mixer."""
+
+NAME = re.compile(r"[A-Za-z_][\w.-]*")
+"""What layouts can say."""
 
 _registered: dict[tuple[str, str], str | type] = {}
 
@@ -112,9 +116,13 @@ def register(role: str, name: str, target: str | type) -> None:
     siblings = [member for members in UNIONS.values() if role in members for member in members]
     taken = {known: target for member in (role, *siblings) for known, target in index(member).items()}
     if name in taken and _registered.get((role, name)) is not target:
-        raise BadSpec(f"{role} {name!r} is already {taken[name]}; choose another name")
-    if isinstance(target, str) and ":" not in target:
+        raise BadSpec(
+            f"{role} {name!r} is already {taken[name]}; choose another name, or take it back with registry.unregister"
+        )
+    if not (isinstance(target, type) or callable(target) or (isinstance(target, str) and ":" in target)):
         raise BadSpec(f"cannot register {target!r}: a target is a class or 'module:Class'")
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise BadSpec(f"cannot register {name!r}: a name is a letter, then letters, digits, '_', '.' or '-'")
     _registered[role, name] = target
 
 

@@ -82,6 +82,22 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str,
         save_file(dict(tensors), path, metadata=metadata)
     except SafetensorError as error:
         raise OSError(str(error)) from error
+    _order_header(path)
+
+
+def _order_header(path: Path) -> None:
+    """The header with its metadata in order: safetensors writes them in any, and equal models shall be equal files."""
+    with open(path, "r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+        ordered = json.dumps(
+            {"__metadata__": header.pop("__metadata__"), **header}, separators=(",", ":"), ensure_ascii=False
+        )
+        plain = ordered.encode()
+        if len(plain) <= length:
+            file.seek(8)
+            file.write(plain.ljust(length))
 
 
 def save(model: Model, folder: Path) -> None:
@@ -90,6 +106,8 @@ def save(model: Model, folder: Path) -> None:
     Over a saved model, three renames: a config that knows both weights, the weights, the config that knows the new ones
     alone. Whenever this breaks off, the folder holds the old model or the new one.
     """
+    if not isinstance(model.extra, dict):
+        raise BadSpec(f"a model's extra is a mapping of plain data, got {type(model.extra).__name__}")
     config: dict[str, Any] = {
         "format": FORMAT,
         "library": "formery",
@@ -117,6 +135,7 @@ def digest_of(config: Mapping[str, Any]) -> str:
     try:
         content = {key: value for key, value in config.items() if key not in ("sha256", PREVIOUS)}
         plain = json.loads(json.dumps(content))  # as a reader will have it: numbers as keys are texts then
+        json.dumps(plain, ensure_ascii=False).encode()  # as it is written: lone surrogates are no text
     except (TypeError, ValueError) as error:
         raise BadSpec(f"a model's spec, plans and extra are plain data: {error}") from None
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

@@ -152,6 +152,9 @@ def to_ours(
         if missing := [n for n in found.theirs if n not in theirs]:
             wrong.append(f"{missing[0]} is missing")
             continue
+        if odd := [n for n in found.theirs if not theirs[n].numel() or (theirs[n].dim() == 0 and shapes[name])]:
+            wrong.append(f"{odd[0]} is {list(theirs[odd[0]].shape)}, which holds nothing of {name}")
+            continue
         parts = [plain(theirs[n], found.rule) for n in found.theirs]
         if found.rule.pieces:
             if bad := _uncut(parts, found):
@@ -164,6 +167,11 @@ def to_ours(
         if len(ours) > 1 or found.rule.rows:
             if whole.shape[0] != sum(rows):
                 wrong.append(f"{found.theirs[0]} has {whole.shape[0]} rows, {sum(rows)} are needed")
+                continue
+            if whole.numel() != sum(prod(s) for s in ours):
+                wrong.append(
+                    f"{found.theirs[0]} is {list(theirs[found.theirs[0]].shape)}, {name} is {list(shapes[name])}"
+                )
                 continue
             pieces = [p.reshape(s) for p, s in zip(whole.split(rows), ours, strict=True)]
         else:

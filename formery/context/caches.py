@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CannotRun
+from .slot import locked
 
 
 class Seen(NamedTuple):
@@ -61,6 +62,8 @@ class Cache:
             self.grown = torch.cat([past[0], keys], dim=2), torch.cat([past[1], values], dim=2)
             self.length = end
             return Seen(*self.grown)
+        if locked(self.keys):
+            self.keys, self.values = self.keys.clone(), self.values.clone()
         if self.grown is not None:
             self.keys[:, :, : self.length], self.values[:, :, : self.length] = self.grown
             self.grown = None

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+
+
+def locked(tensor: Tensor) -> bool:
+    """Whether a tensor was made in inference mode and may not be written outside of it."""
+    return tensor.is_inference() and not torch.is_inference_mode_enabled()
 
 
 class Slot:
@@ -13,7 +19,7 @@ class Slot:
 
     def put(self, value: Tensor) -> None:
         """In place without gradients; by replacement where they pass or have passed, so that streams can be learned."""
-        if value.requires_grad or self.value.requires_grad:
+        if value.requires_grad or self.value.requires_grad or locked(self.value):
             self.value = value.to(self.value.dtype)
         else:
             self.value.copy_(value)

@@ -35,6 +35,8 @@ def _from_own(model: Model, step: Removal) -> None:
     if not isinstance(block, BaseBlock):
         raise CannotRewrite(f"{step.block} is a {type(block).__name__}, no block; was the plan edited?")
     present = [name for _, name, _ in block.steps()]
+    if len(set(step.sublayers)) < len(step.sublayers):
+        raise CannotRewrite(f"{step.block}: the plan drops a sublayer twice; it was edited")
     for name in step.sublayers:
         if name not in present:
             raise CannotRewrite(

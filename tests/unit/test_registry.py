@@ -47,9 +47,9 @@ def test_sublayers_are_mixers_and_channel_mixers_under_names_of_their_own() -> N
 @pytest.mark.parametrize(
     ("role", "name", "message"),
     [
-        ("mixer", "atention", "no mixer is called 'atention'; did you mean attention?"),
+        ("mixer", "poolin", "no mixer is called 'poolin'; did you mean pooling?"),
         ("norm", "layers", "no norm is called 'layers'; did you mean layer?"),
-        ("scheme", "zzz", "no scheme is called 'zzz'; there are: ladder, post, pre, reordered, single"),
+        ("merge", "zzz", "no merge is called 'zzz'; there are: conv, patch_merging"),
     ],
 )
 def test_unknown_names_are_explained(role: str, name: str, message: str) -> None:

@@ -51,10 +51,10 @@ class Classes(Head):
 
     def set_classes(self, num_classes: int, std: float | None = 0.02) -> None:
         """A fresh dense layer for `num_classes` classes, drawn with `std` as by `initial.draw`; none for 0."""
-        self.num_classes = num_classes
-        self.fc = Dense(self.dim, num_classes, bias=self.use_bias) if num_classes else None
-        if self.fc is not None:
-            draw(self.fc, std)
+        layer = Dense(self.dim, num_classes, bias=self.use_bias) if num_classes else None
+        if layer is not None:
+            draw(layer, std)
+        self.num_classes, self.fc = num_classes, layer
 
     def finish(self, x: Tensor, ctx: Context) -> Tensor:
         return self.norm(x, ctx) if self.norm is not None and self.order == "norm_pool" else x

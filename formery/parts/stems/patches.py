@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ...context import Context
-from ...errors import CannotRun
+from ...errors import BadSpec, CannotRun
 from ...ops.linear import linear
 from ...spec import NormSpec, Place, build
 from ..part import untouched
@@ -37,7 +37,11 @@ class Patches(Stem):
         super().__init__()
         place = place or Place("stem")
         self.dim, self.stride = dim, size
-        self.grid = tuple(n // size for n in image_size(img_size, size))
+        sides = image_size(img_size, size)
+        if any(n % size for n in sides):
+            whole = " or ".join(str(n) for n in (sides[0] // size * size, -(-sides[0] // size) * size))
+            raise BadSpec(f"img_size {img_size} is not a whole number of patches of {size}; take {whole}")
+        self.grid = tuple(n // size for n in sides)
         self.conv = nn.Conv2d(in_chans, dim, size, size, bias=bias)
         self.norm = None if norm is None else build("norm", norm, dim, place=place.at("norm"))
         self.writes = ("conv",) if norm is None else ("norm",)

@@ -45,5 +45,12 @@ class Tokens(Stem):
             return inputs if self.scale == 1.0 else inputs * self.scale, ctx
         if inputs.dtype not in (torch.int64, torch.int32):
             raise CannotRun(f"tokens are whole numbers (int64), got {inputs.dtype}")
-        x = F.embedding(inputs, self.embed.weight)
+        if inputs.dim() != 2:
+            raise CannotRun(f"tokens are (batch, length), got {tuple(inputs.shape)}")
+        try:
+            x = F.embedding(inputs, self.embed.weight)
+        except IndexError:
+            raise CannotRun(
+                f"tokens are 0 to {self.vocab - 1} here, got {int(inputs.min())} to {int(inputs.max())}"
+            ) from None
         return x if self.scale == 1.0 else x * self.scale, ctx
