@@ -175,7 +175,6 @@ UNSEEN = frozenset(
         *("order", "pool", "activation", "size", "stride", "padding", "scale", "tie", "top", "renormalise"),
         *("factor", "trained", "fast", "slow", "truncate", "low", "high"),
         *("groups", "min_step", "max_step", "selective"),
-        *("factor", "trained", "fast", "slow", "truncate", "low", "high"),
     )
 )
 """Options that change what a model computes and that the shapes of its weights cannot show."""
