@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import cards, spec
-from .errors import BadFile, BadSpec, BadWeights
+from .errors import BadFile, BadSpec, BadWeights, UnknownName
+from .registry import nearest
 
 if TYPE_CHECKING:
     from .model import Model
@@ -26,8 +27,12 @@ def list_models(
     """Names of published variants that match a glob and capabilities; imports neither torch nor any system.
 
     `modality`: what goes in (image, text); `causal`: no token sees later ones; `streams`: any split of a sequence into
-    chunks gives the output of the whole. With `aliases`, timm's and the authors' names as well.
+    chunks gives the output of the whole. With `aliases`, timm's and the authors' names as well. UnknownName for a
+    modality that no model takes.
     """
+    known = sorted({kind for card in cards.cards().values() for kind in card.modalities})
+    if modality is not None and modality not in known:
+        raise UnknownName(f"no model takes {modality!r}; {nearest(modality, known)}")
     names = []
     for name, card in cards.variants().items():
         facts = card.variants[name]
