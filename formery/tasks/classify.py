@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ..create import model_spec
 from ..errors import BadSpec
-from .task import SHARE, Batch, Split, Task, check_split, judging
+from .task import KEPT_NAN, SHARE, Batch, Split, Task, check_split, judging
 
 BINS = 15
 
@@ -25,6 +25,7 @@ class Classify(Task):
 
     kind, modality = "classify", "image"
     metric, unit, direction = "accuracy", SHARE, "higher"
+    metrics = ("accuracy", "f1", "calibration_error", "loss", "items")
 
     def __init__(self, *, label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0) -> None:
         self.label_smoothing = label_smoothing
@@ -85,7 +86,7 @@ class Classify(Task):
                     "calibration_error": MulticlassCalibrationError(num_classes, n_bins=BINS, norm="l1"),
                 }
             ).to(place)
-            mean_loss = MeanMetric().to(place)
+            mean_loss = MeanMetric(nan_strategy=KEPT_NAN).to(place)
             dtype = next(model.parameters()).dtype
             for images, labels in part.batches(batch_size):
                 images, labels = images.to(place, dtype), labels.to(place)

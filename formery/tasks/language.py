@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ..create import model_spec
 from ..errors import BadSpec
 from ..spec import override, walk
-from .task import Batch, Split, Task, check_split, judging
+from .task import KEPT_NAN, Batch, Split, Task, check_split, judging
 
 IGNORED = -100
 
@@ -27,6 +27,7 @@ class Language(Task):
 
     kind, modality = "language", "text"
     metric, unit, direction = "bits_per_byte", "bits", "lower"
+    metrics = ("bits_per_byte", "perplexity", "loss", "items")
 
     def __init__(
         self,
@@ -86,7 +87,7 @@ class Language(Task):
         from torchmetrics import MeanMetric, SumMetric
 
         with judging(model, device) as place:
-            nats = MeanMetric().set_dtype(torch.float64).to(place)
+            nats = MeanMetric(nan_strategy=KEPT_NAN).set_dtype(torch.float64).to(place)
             counted = SumMetric().set_dtype(torch.float64).to(place)
             for ids, targets in data.windows(split, self.length, batch_size=batch_size):
                 ids, targets = ids.to(place), targets.to(place)

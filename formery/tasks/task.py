@@ -20,6 +20,9 @@ SPLITS = ("train", "validation", "test")
 SHARE = "share of items"
 """The unit of metrics that people read in percent."""
 
+KEPT_NAN = float("nan")
+"""torchmetrics' `nan_strategy` by which what is no number stays none; its own choice leaves it out, with a warning."""
+
 
 def in_words(value: float, unit: str) -> str:
     """A metric of this unit as people read it."""
@@ -30,12 +33,13 @@ class Task:
     """Head, loss, metrics and data contract of one kind of problem; it holds options and no state.
 
     `metric` is the key of `evaluate`'s result that models are compared by; `unit` and `direction` ("higher" or "lower"
-    is better) say how to read it; `score` turns it so that higher is better.
+    is better) say how to read it; `score` turns it so that higher is better. `metrics` are all keys of that result.
     """
 
     kind: ClassVar[str]
     modality: ClassVar[str]
     metric: ClassVar[str]
+    metrics: ClassVar[tuple[str, ...]]
     unit: ClassVar[str]
     direction: ClassVar[Literal["higher", "lower"]]
 

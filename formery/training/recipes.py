@@ -194,17 +194,18 @@ def run_recipe(
     out = Path(out)
     if not resume and (out / RESULT).exists():
         raise Unwritable(f"{out} holds a run already; choose another place, or go on with resume")
+    task = task_of(recipe.task)
+    if recipe.expected.metric not in task.metrics:
+        hint = nearest(recipe.expected.metric, task.metrics)
+        raise BadSpec(f"expected.metric: {task.kind} measures no {recipe.expected.metric!r}; {hint}")
     options = {"seed": recipe.seed, **recipe.data}
     data = open_data(options.pop("source"), **options)
-    task = task_of(recipe.task)
     spec = task.fit_spec(recipe.spec(), data)
     model = fresh_model(spec, seed=recipe.seed, init=recipe.init)
     training = train(
         model, data, task, recipe.config, folder=out / TRAINING, resume=resume, devices=devices,
         time_limit=time_limit, on_progress=on_progress, quiet=quiet,
     )  # fmt: skip
-    if recipe.expected.metric not in training.metrics:
-        raise BadSpec(f"expected.metric: {nearest(recipe.expected.metric, training.metrics)}")
     model.extra = task.extra(data)
     model.save_pretrained(out / MODEL)
     found: dict[str, Any] = {

@@ -101,7 +101,7 @@ class Run:
             total = loss.detach() if total is None else total + loss.detach()
         assert total is not None
         if total.device.type == "cpu" and not math.isfinite(total.item()):
-            raise self._diverged(total.item())
+            raise self._diverged(f"the loss of step {self.step + 1}", total.item())
         if self.config.grad_clip is not None:
             parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
             torch.nn.utils.clip_grad_norm_(parameters, self.config.grad_clip, foreach=True)
@@ -115,12 +115,12 @@ class Run:
         self.num_summed += 1
         self.step += 1
 
-    def _diverged(self, loss: float) -> Diverged:
+    def _diverged(self, what: str, value: float) -> Diverged:
         clip = self.config.grad_clip
         remedy = "set grad_clip to 1" if clip is None else f"a smaller grad_clip (it is {clip:g})"
         return Diverged(
-            f"training diverged: the loss of step {self.step + 1} is {loss}; lower the learning_rate "
-            f"(it is {self.config.learning_rate:g}), lengthen the warmup (it is {self.config.warmup}), or {remedy}"
+            f"training diverged: {what} is {value}; lower the learning_rate (it is {self.config.learning_rate:g}), "
+            f"lengthen the warmup (it is {self.config.warmup}), or {remedy}"
         )
 
     # -------------------------------------------------------------------------------------------- judging
@@ -134,18 +134,19 @@ class Run:
         return inner
 
     def judge(self) -> Entry:
-        """Judge on the validation part, note the entry, and keep the weights if they are the best so far."""
+        """Judge on the validation part, note the entry, and keep the weights if they are the best so far.
+
+        Diverged where the loss or any of the metrics is no number.
+        """
         assert self.total is not None
         loss = self.mean(self.total).item() / max(1, self.num_summed)
         if not math.isfinite(loss):
-            raise self._diverged(loss)
+            raise self._diverged(f"the loss of step {self.step}", loss)
         metrics = self.task.evaluate(self.judged_model, self.data, "validation")
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise self._diverged(f"{name} on the validation part after step {self.step}", value)
         score = self.task.score(metrics)
-        if not math.isfinite(score):
-            raise Diverged(
-                f"training diverged: after step {self.step} {self.task.metric} is {score}; lower the learning_rate "
-                f"(it is {self.config.learning_rate:g})"
-            )
         self.total.zero_()
         self.num_summed = 0
         self.seconds = time.perf_counter() - (self._clock or 0.0)

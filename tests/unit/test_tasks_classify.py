@@ -89,6 +89,7 @@ def test_metrics_are_those_of_all_items(task, data, split, batch_size):
     assert model.training
     scores, labels = torch.cat(model.seen), getattr(data, split)().labels
     assert found["items"] == len(labels) == len(scores)
+    assert found.keys() == set(task.metrics)
     assert found["accuracy"] == pytest.approx(accuracy_score(labels, scores.argmax(1)), abs=1e-6)
     assert found["f1"] == pytest.approx(f1_score(labels, scores.argmax(1), average="macro"), abs=1e-6)
     chances = scores.double().softmax(1)

@@ -42,6 +42,7 @@ def test_every_byte_counts_once(data, length, batch_size, split):
     assert found["loss"] == pytest.approx(bits * math.log(2), rel=1e-6)
     assert found["perplexity"] == pytest.approx(2**bits, rel=1e-6)
     assert task.score(found) == -found["bits_per_byte"]
+    assert found.keys() == set(task.metrics)
 
 
 def test_perplexity_is_that_of_torchmetrics(data):

@@ -320,6 +320,21 @@ def test_a_loss_that_is_no_number_is_told(tmp_path):
     assert checkpoint.newest(tmp_path)[0].state["step"] == 0
 
 
+class Cracked(nn.Sequential):
+    """No numbers where it is judged, though its training goes on."""
+
+    def forward(self, images):
+        return super().forward(images) * (1.0 if self.training else float("nan"))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kept", [False, True])
+def test_metrics_that_are_no_numbers_are_told(kept, tmp_path):
+    model = Cracked(nn.Flatten(), nn.Linear(16, 3))
+    with pytest.raises(Diverged, match=r"loss on the validation part after step 3 is nan; lower the learning_rate"):
+        train(model, images(), folder=tmp_path if kept else None, quiet=True, **SHARED)
+
+
 def test_other_trainings_are_not_mixed(tmp_path):
     train(fresh(), images(), folder=tmp_path, quiet=True, until=3, **OPTIONS)
     with pytest.raises(Unwritable, match="holds a training; go on with resume"):

@@ -152,8 +152,9 @@ def test_missing_files_are_refused(path, tmp_path):
 
 
 def test_a_metric_nobody_measures_is_refused(path, tmp_path):
-    with pytest.raises(BadSpec, match=r"expected\.metric"):
+    with pytest.raises(BadSpec, match=r"expected\.metric: classify measures no 'acuracy'; did you mean accuracy"):
         run_recipe(path, tmp_path / "out", {"expected.metric": "acuracy"}, quiet=True)
+    assert not (tmp_path / "out").exists()  # before the first step
 
 
 @pytest.mark.parametrize("shipped", SHIPPED, ids=lambda p: p.stem)
