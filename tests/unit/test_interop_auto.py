@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokeni
 import formery
 from formery.context import NOTHING
 from formery.errors import BadFile, BadSpec, CannotExport, CannotRun
-from formery.interop.transformers import register, save_for_auto, wrap
+from formery.interop.transformers import register, save, save_for_auto, wrap
 from formery.interop.transformers.auto import FormeryConfig, FormeryForCausalLM
 from formery.interop.transformers.folders import tokenizer_files
 from formery.model import Model
@@ -373,6 +373,12 @@ def test_tokenizers_and_chat_templates_travel(tmp_path: Path) -> None:
     assert {path.name for path in tokenizer_files(ours)} >= {"tokenizer.json", "chat_template.jinja"}
     with pytest.raises(BadFile, match="holds no tokenizer"):
         save_for_auto(model, ours, tokenizer=tmp_path)
+    as_llama = formery.create_model("decoder_tiny", override={"stem.vocab": 300, "head.vocab": 300})
+    save(as_llama, tmp_path / "llama", tokenizer=theirs)
+    assert (
+        AutoTokenizer.from_pretrained(tmp_path / "llama").apply_chat_template(talk, tokenize=False) == "<user>the fox"
+    )
+    assert type(AutoModelForCausalLM.from_pretrained(tmp_path / "llama")) is transformers.LlamaForCausalLM
 
 
 def test_the_calls_of_an_evaluation_harness() -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ... import cards
 from ...errors import BadSpec, CannotExport
 from ...files import read_json, write_json
+from .folders import copy, tokenizer_files
 
 if TYPE_CHECKING:
     import torch
@@ -96,16 +97,19 @@ def config_of(model: Model) -> dict[str, Any]:
     return config | {"dtype": str(next(model.parameters()).dtype).removeprefix("torch.")}
 
 
-def save(model: Model, folder: str | Path) -> None:
+def save(model: Model, folder: str | Path, *, tokenizer: str | Path | None = None) -> None:
     """Write `config.json` and `model.safetensors` as transformers writes them; CannotExport as in `config_of`.
 
     The names are those of published files, where they differ from the modules'. A tied table is written once.
+    `tokenizer` is a folder whose tokenizer, chat template and generation settings are copied; what else is in `folder`
+    stays.
     """
     from ...files import atomic
     from ...published import dialects_of
     from ...saving import write_tensors
 
     config = config_of(model)
+    files = [] if tokenizer is None else tokenizer_files(tokenizer)
     names = [dialect.name for dialect in dialects_of(model)]
     tensors = model.to_published("transformers_files" if "transformers_files" in names else "transformers")
     if config.get("tie_word_embeddings"):
@@ -114,3 +118,4 @@ def save(model: Model, folder: str | Path) -> None:
     with atomic(path / "model.safetensors") as temporary:
         write_tensors(tensors, temporary, {"format": "pt"})
     write_json(path / "config.json", config)
+    copy(files, path)
