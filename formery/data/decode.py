@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import stat
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,12 +25,25 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 FITS = ("squash", "crop")
 
 
+def check_regular(path: Path) -> None:
+    """BadFile where there is nothing, or a link to nothing; BadData for pipes and devices, which may never end."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        if path.is_symlink() and not isinstance(error, PermissionError):
+            raise BadFile(f"{path} is a link to nothing; mend the link or remove it") from None
+        if isinstance(error, FileNotFoundError):
+            raise BadFile(f"{path} does not exist") from None
+        raise _unreadable(path, error) from None
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise BadData(f"{path} is a pipe, a socket or a device, no file; remove it")
+
+
 def read_bytes(path: Path) -> bytes:
-    """The content of a file; BadData where it cannot be read."""
+    """The content of a regular file; BadFile where there is none, BadData where it cannot be read."""
+    check_regular(path)
     try:
         return path.read_bytes()
-    except FileNotFoundError:
-        raise BadFile(f"{path} does not exist") from None
     except OSError as error:
         raise _unreadable(path, error) from None
 
@@ -60,7 +74,8 @@ def opened(content: bytes | Path, name: str | Path) -> Image:
 
 
 def _unreadable(name: str | Path, error: OSError) -> BadData:
-    return BadData(f"cannot read {name}: {error.strerror or error}; mend its permissions or remove it")
+    remedy = "mend its permissions" if isinstance(error, PermissionError) else "replace it"
+    return BadData(f"cannot read {name}: {error.strerror or error}; {remedy} or remove it")
 
 
 def _broken(name: str | Path, error: Exception) -> BadData:
@@ -73,6 +88,7 @@ def header(path: Path) -> tuple[int, int, bool]:
     """(width, height, grey or not) without decoding the pixels."""
     from PIL import Image
 
+    check_regular(path)
     # `opened` makes an error of what Pillow warns about. Not silenced there: it runs in threads, where that is unsafe.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)

@@ -19,7 +19,7 @@ from .arrays import size_of
 from .augment import Augmentation, default_shifts
 from .decode import FITS, INTERPOLATIONS, SUFFIXES, check_choice, decode, header, read_bytes
 from .images import Held, ImageData, Pictures
-from .splits import by_content, given_parts
+from .splits import by_content, check_names, given_parts
 
 WORKERS = 4
 LARGEST = 64
@@ -69,7 +69,7 @@ def image_folder(
         classes,
         contents,
         parts,
-        name=str(folder),
+        name=shown(folder),
         seed=seed,
         augmentation=Augmentation(default_shifts(min(size)) if shifts is None else shifts, flips, zoom, rotation),
         preprocess=preprocess,
@@ -90,6 +90,7 @@ def listing(folder: Path) -> tuple[list[Path], list[int], list[str], dict[str, l
     if len(classes) < 2:
         found = f"one class only ({classes[0]})" if classes else "no sub-folders"
         raise BadData(f"{roots['train']} has {found}; put the images in at least two sub-folders, one for each class")
+    check_names(classes)
     files: list[Path] = []
     labels: list[int] = []
     given: dict[str, list[int]] = {}
@@ -171,13 +172,31 @@ def subfolders(folder: Path) -> list[Path]:
     try:
         return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     except OSError as error:
-        raise BadData(f"cannot read {folder}: {error.strerror or error}; mend its permissions") from None
+        raise closed(error) from None
+
+
+def closed(error: OSError) -> BadData:
+    """The error for a folder that cannot be looked into."""
+    remedy = "mend its permissions" if isinstance(error, PermissionError) else "mend it"
+    return BadData(f"cannot read the folder {error.filename}: {error.strerror or error}; {remedy} or remove it")
+
+
+def shown(path: Path) -> str:
+    """A path as text; bytes of it that are none are written with escapes."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """All files below, sorted by path, without hidden ones; links to folders are followed, each folder entered once."""
+    """All files below, sorted by path, without hidden ones; links to folders are followed, each folder entered once.
+
+    BadData where a folder cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise closed(error) from None
+
     seen: set[str] = set()
-    for at, folders, files in os.walk(folder, followlinks=True):
+    for at, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         if os.path.realpath(at) in seen:
             folders.clear()
             continue

@@ -73,8 +73,8 @@ def opener_of_path(path: Path, task: str | None) -> Callable[..., Any]:
     files = list(walk(path))
     folders = any(entry.is_dir() and not entry.name.startswith(".") for entry in path.iterdir())
     if not files:
-        what = "sub-folders without files" if folders else "empty"
-        raise BadData(f"{path} is {what}; put images in one sub-folder for each class, or text files in it")
+        what = "has sub-folders, but no files in them" if folders else "is empty"
+        raise BadData(f"{path} {what}; put images in one sub-folder for each class, or text files in it")
     return image_folder if any(map(is_image, files)) else text_folder
 
 

@@ -132,8 +132,18 @@ def repeats(contents: Sequence[bytes], labels: Sequence[int], parts: Parts) -> d
     }
 
 
+def check_names(classes: Iterable[str]) -> None:
+    """BadData for a name that is no text: files of a folder may have such names, JSON may not."""
+    for name in classes:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise BadData(f"the name of class {name!r} is no text in UTF-8; rename it, or its folder") from None
+
+
 def digest_of(contents: Sequence[bytes], labels: Sequence[int], classes: Sequence[str]) -> str:
     """sha256 over the sorted pairs (class, content digest): independent of file names and order."""
+    check_names(classes)
     total = hashlib.sha256()
     for label, content in sorted(zip(labels, contents, strict=True), key=lambda pair: (classes[pair[0]], pair[1])):
         total.update(classes[label].encode() + b"\0" + content)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import BadData
 from .decode import SUFFIXES, read_bytes
-from .folders import walk
+from .folders import shown, walk
 from .splits import PARTS, fractions_of, given_parts
 from .text import TextData
 
@@ -26,7 +26,7 @@ NOT_TEXT = tuple(
 def text_file(path: str | Path, *, seed: int = 0, splits: Sequence[float] = (0.9, 0.05, 0.05)) -> TextData:
     """The bytes of one file, split by position."""
     refuse([Path(path)])
-    return TextData(read_bytes(Path(path)), name=str(path), seed=seed, splits=splits)
+    return TextData(read_bytes(Path(path)), name=shown(Path(path)), seed=seed, splits=splits)
 
 
 def text_folder(folder: str | Path, *, seed: int = 0, splits: Sequence[float] = (0.9, 0.05, 0.05)) -> TextData:
@@ -44,7 +44,7 @@ def text_folder(folder: str | Path, *, seed: int = 0, splits: Sequence[float] = 
     parts = given_parts(set(of_file.values()))
     notes = {"files": len(files), "split_by": "files" if parts else "position"}
     if parts is None:
-        return TextData(b"".join(map(read_bytes, files)), name=str(folder), seed=seed, splits=splits, notes=notes)
+        return TextData(b"".join(map(read_bytes, files)), name=shown(folder), seed=seed, splits=splits, notes=notes)
     text = {part: b"".join(read_bytes(file) for file in files if parts[of_file[file]] == part) for part in PARTS}
     shares = dict(zip(PARTS, fractions_of(splits), strict=True))
     for part in ("test", "validation"):
@@ -52,7 +52,7 @@ def text_folder(folder: str | Path, *, seed: int = 0, splits: Sequence[float] = 
             keep = round(len(text["train"]) * (1 - shares[part]))
             text["train"], text[part] = text["train"][:keep], text["train"][keep:]
     bounds = (len(text["train"]), len(text["train"]) + len(text["validation"]))
-    return TextData(b"".join(text[part] for part in PARTS), name=str(folder), seed=seed, bounds=bounds, notes=notes)
+    return TextData(b"".join(text[part] for part in PARTS), name=shown(folder), seed=seed, bounds=bounds, notes=notes)
 
 
 def refuse(files: Sequence[Path]) -> None:

@@ -47,8 +47,8 @@ def predict(
 
     Image classifiers: file, class, probability, and the `top` classes with theirs where more than one is asked for.
     Language models: file, bytes, and bits per byte, each byte but the first predicted once from at least half a window
-    before it (as `Language` judges). BadData for a broken file, unless `skip_broken`, which gives a row with the
-    reason; BadFile for a model that does not say how it is to be used.
+    before it (as `Language` judges). BadData for a broken file and BadFile for a link to nothing, unless `skip_broken`,
+    which gives a row with the reason; BadFile for a model that does not say how it is to be used.
     """
     if batch_size < 1 or top < 1:
         raise BadSpec("batch_size and top are at least 1")
@@ -82,10 +82,10 @@ def _images(
         raise BadData(f"{path} holds no images")
     preprocess = known.preprocess.model_dump()
 
-    def read(file: Path) -> Tensor | BadData:
+    def read(file: Path) -> Tensor | BadData | BadFile:
         try:
             return load_image(file, preprocess)
-        except BadData as error:
+        except (BadData, BadFile) as error:
             return error
 
     with ThreadPoolExecutor(READERS) as pool:
@@ -94,12 +94,12 @@ def _images(
             images = list(pool.map(read, chosen))
             if not skip_broken:
                 for image in images:
-                    if isinstance(image, BadData):
+                    if not isinstance(image, Tensor):
                         raise image
             good = [image for image in images if isinstance(image, Tensor)]
             chances = iter(_chances(model, torch.stack(good), len(known.classes)) if good else ())
             for file, image in zip(chosen, images, strict=True):
-                if isinstance(image, BadData):
+                if not isinstance(image, Tensor):
                     yield {"file": str(file), "class": None, "probability": None, "error": str(image)}
                 else:
                     yield _row(file, next(chances), known.classes, top)
@@ -147,7 +147,7 @@ def _texts(model: nn.Module, path: Path, known: facts.TextFacts, batch_size: int
             text = read_bytes(file)
             if len(text) < 2:
                 raise BadData(f"{file} has {len(text)} bytes; at least 2 are needed, one to see and one to predict")
-        except BadData as error:
+        except (BadData, BadFile) as error:
             if not skip_broken:
                 raise
             yield {"file": str(file), "bytes": None, "bits_per_byte": None, "error": str(error)}

@@ -1,6 +1,7 @@
 """Folders of images: any mode and size, as they are on disk; every fault named with its file."""
 
 import io
+import os
 import random
 import shutil
 from pathlib import Path
@@ -234,6 +235,14 @@ def directory_as_image(folder):
         (folder / name / "x.png").mkdir()
 
 
+def pipe(folder):
+    os.mkfifo(folder / "dots" / "tap.png")
+
+
+def name_of_bytes(folder):
+    (folder / "dots").rename(folder / os.fsdecode(b"caf\xe9"))
+
+
 FAULTS = {
     empty_class: "class folder .*cats has no images",
     truncated: "dots/00.*png is not a readable image",
@@ -243,8 +252,10 @@ FAULTS = {
     too_few: "class 'dots' has 2 different items",
     loose: "loose.png belongs to no class",
     identical: "all 36 items are identical",
-    nothing: "sub-folders without files",
-    directory_as_image: "sub-folders without files",
+    nothing: "has sub-folders, but no files in them",
+    directory_as_image: "has sub-folders, but no files in them",
+    pipe: "tap.png is a pipe, a socket or a device, no file; remove it",
+    name_of_bytes: r"the name of class 'caf\\udce9' is no text in UTF-8; rename it",
 }
 
 
@@ -295,8 +306,34 @@ def test_an_unreadable_file_is_named(folder, monkeypatch):
         with pytest.raises(BadData, match=r"cannot read .*png: Permission denied"):
             open_data(folder)
     (folder / "dots" / "gone.png").symlink_to(folder / "nowhere.png")
-    with pytest.raises(BadData, match=r"cannot read .*gone.png: No such file"):
+    with pytest.raises(BadFile, match=r"gone.png is a link to nothing; mend the link or remove it"):
         open_data(folder)
+
+
+def test_an_unreadable_folder_is_named(folder, monkeypatch):
+    def refuse(path):
+        if str(path).endswith("inner"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    scan = os.scandir
+    (folder / "dots" / "inner").mkdir()
+    monkeypatch.setattr(os, "scandir", refuse)
+    for task in (None, "classify", "language"):
+        with pytest.raises(BadData, match=r"cannot read the folder .*/dots/inner: Permission denied; mend its perm"):
+            open_data(folder, task=task)
+
+
+def test_a_folder_of_any_name_can_be_told(drawn, folder):
+    odd = folder.rename(folder.with_name(os.fsdecode(b"caf\xe9")))
+    described = open_data(odd).describe()
+    assert described["name"].endswith("caf\\xe9")
+    assert described["digest"] == open_data(drawn).digest
+    for name in ("blobs", "dots", "stripes"):
+        shutil.rmtree(odd / name)
+    (odd / "note.txt").write_text("The words of a note. " * 20)
+    for source in (odd / "note.txt", odd):
+        assert "caf\\xe9" in open_data(source).describe()["name"]
 
 
 def test_links_that_lead_back_are_walked_once(folder):

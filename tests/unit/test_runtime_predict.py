@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,6 +120,31 @@ def test_broken_images(batch_size: int, model: formery.Model, photos: Path) -> N
     assert set(broken) == {"b1.png", "b2.png"}
     assert all(row["class"] is None and "b" in row["error"] for row in broken.values())
     assert len(rows) == 9
+
+
+def test_what_is_no_file(model: formery.Model, text_model: formery.Model, photos: Path) -> None:
+    """A pipe that nobody writes to, a link to nothing: named, or skipped where that was asked for."""
+    os.mkfifo(photos / "pipe.png")
+    (photos / "gone.png").symlink_to(photos / "nowhere")
+    with pytest.raises(BadFile, match=r"gone\.png is a link to nothing"):
+        list(predict(model, photos))
+    with pytest.raises(BadData, match=r"pipe\.png is a pipe"):
+        list(predict(model, photos / "pipe.png"))
+    rows = {Path(row["file"]).name: row for row in predict(model, photos, skip_broken=True)}
+    assert {name for name, row in rows.items() if "error" in row} == {"pipe.png", "gone.png"}
+    for name in ("pipe", "gone"):
+        (photos / f"{name}.png").rename(photos / f"{name}.txt")
+    texts = {Path(row["file"]).name: row for row in predict(text_model, photos, skip_broken=True)}
+    assert "a pipe" in texts["pipe.txt"]["error"]
+    assert "a link to nothing" in texts["gone.txt"]["error"]
+    assert "error" not in texts["notes.txt"]
+
+
+def test_names_that_are_no_text(model: formery.Model, photos: Path) -> None:
+    (photos / "grey.png").rename(photos / os.fsdecode(b"caf\xe9.png"))
+    for kind in ("csv", "jsonl"):
+        assert write(predict(model, photos), photos / f"rows.{kind}") == 7
+        assert r"caf\udce9.png" in (photos / f"rows.{kind}").read_text(encoding="utf-8")
 
 
 def test_folders_without_images(model: formery.Model, tmp_path: Path) -> None:
