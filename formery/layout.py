@@ -48,7 +48,7 @@ class Call:
 
 def allocate(count: int, shares: Mapping[str, float], rest: str = REST) -> list[str]:
     """`count` words: the first word of `shares` spread evenly, neither first nor last; the second evenly over what is
-    left, the last of them at its end; `rest` elsewhere (Mamba-2-Hybrid, arXiv 2406.07887, as Megatron-LM allocates its layers).
+    left, the last of them at its end; `rest` elsewhere (Mamba-2-Hybrid, arXiv 2406.07887, by Megatron-LM's rule).
 
     Numbers of words are shares of the whole, halves rounded to the even number. BadSpec where they do not fit.
     """

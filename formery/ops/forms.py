@@ -27,6 +27,13 @@ def transformed() -> bool:
     return tracing or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
+def may_overwrite(*tensors: Tensor) -> bool:
+    """Whether a state that its owner gives away may be written over: plain work, and no gradient passes."""
+    if torch.compiler.is_compiling() or transformed():
+        return False
+    return not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors))
+
+
 def without_autocast(x: Tensor, work: Callable[[], T]) -> T:
     """What `work` returns where autocast, which would round states, does not reach it."""
     if not x.is_meta and torch.is_autocast_enabled(x.device.type):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..forms import one, transformed, without_autocast
+from ..forms import may_overwrite, one, transformed, without_autocast
 from ..profiled import SCAN, profiled
 from .chunked import chunked
 from .compiled import compiled
@@ -27,22 +27,26 @@ __all__ = ["chunked", "compiled", "differentiable", "exported", "macs", "referen
 
 @profiled(SCAN)
 def selective_scan(
-    u: Tensor, dt: Tensor, A: Tensor, b: Tensor, c: Tensor, state: Tensor | None = None
+    u: Tensor, dt: Tensor, A: Tensor, b: Tensor, c: Tensor, state: Tensor | None = None, *, overwrite: bool = False
 ) -> tuple[Tensor, Tensor]:
     """The fastest form for these inputs where they are used; `state` None means zeros.
 
+    `overwrite` gives the state's memory away: where no gradient passes, a single token's next state is put there.
     Inside `torch.autocast` as outside: the inputs' dtypes say what is computed in, and the state is not rounded.
     """
     if state is None:
         state = u.new_zeros(u.shape[0], *A.shape, dtype=torch.promote_types(u.dtype, torch.float32))
-    return without_autocast(u, lambda: _fastest(u, dt, A, b, c, state))
+    return without_autocast(u, lambda: _fastest(u, dt, A, b, c, state, overwrite))
 
 
-def _fastest(u: Tensor, dt: Tensor, A: Tensor, b: Tensor, c: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+def _fastest(
+    u: Tensor, dt: Tensor, A: Tensor, b: Tensor, c: Tensor, state: Tensor, overwrite: bool
+) -> tuple[Tensor, Tensor]:
     if transformed():
         return differentiable(u, dt, A, b, c, state)
     if one(u.shape[1]):
-        y, state = step(u[:, 0], dt[:, 0], A, b[:, 0], c[:, 0], state)
+        overwrite = overwrite and may_overwrite(u, dt, A, b, c, state)
+        y, state = step(u[:, 0], dt[:, 0], A, b[:, 0], c[:, 0], state, overwrite=overwrite)
         return y[:, None], state
     if torch.compiler.is_exporting():
         return exported(u, dt, A, b, c, state)

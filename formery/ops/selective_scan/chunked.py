@@ -11,13 +11,13 @@ against 99). Powers of 2 take a third of the time of torch's exp, which was most
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..exponential import LOG2_E
 from ..gated_delta_rule.reference import working_dtype
 from .traced import differentiable
 
@@ -50,7 +50,7 @@ class Buffers:
     def __init__(self, A: Tensor, batch: int, chunk: int) -> None:
         shape = (chunk, batch, *A.shape)
         self.decay, self.states = A.new_empty(shape), A.new_empty(shape)
-        self.rates = A * math.log2(math.e)
+        self.rates = A * LOG2_E
 
     def run(self, part: Chunk, S: Tensor) -> tuple[Tensor, Tensor]:
         """The decays (T, B, G, N, D) of a chunk and the states after each of its tokens, from the state before it."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..forms import one, transformed, without_autocast
+from ..forms import may_overwrite, one, transformed, without_autocast
 from ..profiled import SCAN, profiled
 from .chunked import chunked
 from .compiled import compiled
@@ -26,23 +26,25 @@ __all__ = ["chunked", "compiled", "differentiable", "exported", "macs", "referen
 
 @profiled(SCAN)
 def state_space_duality(
-    x: Tensor, g: Tensor, b: Tensor, c: Tensor, state: Tensor | None = None
+    x: Tensor, g: Tensor, b: Tensor, c: Tensor, state: Tensor | None = None, *, overwrite: bool = False
 ) -> tuple[Tensor, Tensor]:
     """The fastest form for these inputs where they are used; `state` None means zeros.
 
+    `overwrite` gives the state's memory away: where no gradient passes, a single token's next state is put there.
     Inside `torch.autocast` as outside: the inputs' dtypes say what is computed in, and the state is not rounded.
     """
     if state is None:
         dtype = torch.promote_types(x.dtype, torch.float32)
         state = x.new_zeros(x.shape[0], x.shape[2], b.shape[-1], x.shape[-1], dtype=dtype)
-    return without_autocast(x, lambda: _fastest(x, g, b, c, state))
+    return without_autocast(x, lambda: _fastest(x, g, b, c, state, overwrite))
 
 
-def _fastest(x: Tensor, g: Tensor, b: Tensor, c: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+def _fastest(x: Tensor, g: Tensor, b: Tensor, c: Tensor, state: Tensor, overwrite: bool) -> tuple[Tensor, Tensor]:
     if transformed():
         return differentiable(x, g, b, c, state)
     if one(x.shape[1]):
-        y, state = step(x[:, 0], g[:, 0], b[:, 0], c[:, 0], state)
+        overwrite = overwrite and may_overwrite(x, g, b, c, state)
+        y, state = step(x[:, 0], g[:, 0], b[:, 0], c[:, 0], state, overwrite=overwrite)
         return y[:, None], state
     if torch.compiler.is_exporting():
         return exported(x, g, b, c, state)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..exponential import LOG2_E
 from ..gated_delta_rule.reference import running_sum, working_dtype
 from .traced import differentiable
 
@@ -50,10 +51,10 @@ def cut(inputs: tuple[Tensor, ...], start: int, end: int, dtype: torch.dtype) ->
     """Tokens `start` to `end` of (x, g, b, c)."""
     x, g, b, c = (part[:, start:end].to(dtype) for part in inputs)
     groups = b.shape[2]
-    sums = running_sum(grouped(g, groups).mT)  # (n, R, T)
+    sums = running_sum(grouped(g, groups).mT).mul_(LOG2_E)  # (n, R, T), for powers of 2
     # Above the diagonal the exponent is positive and may overflow: tril discards it, it never multiplies it by zero.
-    decay = (sums[..., None] - sums[..., None, :]).to(dtype).exp_().tril_()
-    grown, left = (e.to(dtype).exp().mT[..., None] for e in (sums, sums[..., -1:] - sums))
+    decay = (sums[..., None] - sums[..., None, :]).to(dtype).exp2_().tril_()
+    grown, left = (e.to(dtype).exp2().mT[..., None] for e in (sums, sums[..., -1:] - sums))
     b, c = (part.transpose(1, 2).flatten(0, 1) for part in (b, c))
     return Chunk(grouped(x, groups).flatten(2), b, c, grown, left, decay)
 

@@ -10,7 +10,10 @@ from ..gated_delta_rule.reference import working_dtype
 
 def heads_of(shared: Tensor, heads: int) -> Tensor:
     """(..., G, N) of groups as (..., H, N) of heads."""
-    return shared if shared.shape[-2] == heads else shared.repeat_interleave(heads // shared.shape[-2], dim=-2)
+    groups = shared.shape[-2]
+    if groups == heads:
+        return shared
+    return shared.unsqueeze(-2).expand(*shared.shape[:-1], heads // groups, shared.shape[-1]).flatten(-3, -2)
 
 
 def reference(x: Tensor, g: Tensor, b: Tensor, c: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -26,10 +29,17 @@ def reference(x: Tensor, g: Tensor, b: Tensor, c: Tensor, state: Tensor) -> tupl
     return torch.cat(outputs, dim=1), S
 
 
-def step(x: Tensor, g: Tensor, b: Tensor, c: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """One token: x (B, H, P); g (B, H); b, c (B, G, N); state (B, H, N, P) -> y (B, H, P), next state."""
+def step(
+    x: Tensor, g: Tensor, b: Tensor, c: Tensor, state: Tensor, *, overwrite: bool = False
+) -> tuple[Tensor, Tensor]:
+    """One token: x (B, H, P); g (B, H); b, c (B, G, N); state (B, H, N, P) -> y (B, H, P), next state.
+
+    `overwrite` puts the next state in the memory of the given one, where it has the dtype.
+    """
     dtype = working_dtype(x, state)
     x_t, g_t, b_t, c_t = (part.to(dtype) for part in (x, g, b, c))
     b_t, c_t = heads_of(b_t, x.shape[1]), heads_of(c_t, x.shape[1])
-    S = (state.to(dtype) * g_t.exp()[..., None, None]).addcmul_(b_t[..., None], x_t[..., None, :])
+    decay = g_t.exp()[..., None, None]
+    S = state.mul_(decay) if overwrite and state.dtype == dtype else state.to(dtype) * decay
+    S = S.addcmul_(b_t[..., None], x_t[..., None, :])
     return (c_t[..., None, :] @ S).squeeze(-2).to(x.dtype), S

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from ...context import NOTHING, Context, Slot, State
 from ...errors import BadSpec
 from ...ops import selective_scan as scan
+from ...ops.exponential import exp
 from ...ops.linear import linear
 from ..dense import Dense
 from .mixer import Mixer
@@ -90,7 +91,8 @@ class Mamba(Mixer):
             dt = dt * real(x, lengths)[..., None]
         memory = None if state is None else state.slot("memory").value
         grouped_u, dt, b, c = (t[:, :, None] for t in (u, dt, b, c))  # one group
-        y, memory = scan.selective_scan(grouped_u, dt, -self.log_rate.to(wide).exp()[None], b, c, memory)
+        rates = -exp(self.log_rate.to(wide))[None]
+        y, memory = scan.selective_scan(grouped_u, dt, rates, b, c, memory, overwrite=True)
         if state is not None:
             state.slot("memory").put(memory)
         y = torch.addcmul(y[:, :, 0], u, self.skip)

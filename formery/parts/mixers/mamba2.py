@@ -99,7 +99,7 @@ class Mamba2(Mixer):
             dt = dt * real(x, lengths)[..., None]
         memory = None if state is None else state.slot("memory").value
         y, memory = duality.state_space_duality(
-            values * dt[..., None], -self.log_rate.to(wide).exp() * dt, b, c, memory
+            values * dt[..., None], -self.log_rate.to(wide).exp() * dt, b, c, memory, overwrite=True
         )
         if state is not None:
             state.slot("memory").put(memory)
