@@ -11,9 +11,13 @@ Every form returns y (B, P + L - (k - 1) dilation, C'), nothing where that is no
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from .forms import transformed
 
 
 def reference(
@@ -48,7 +52,8 @@ def temporal_convolution(
 ) -> tuple[Tensor, Tensor]:
     """The fastest form, any length. `tail` None is a causal convolution's: (k - 1) dilation zeros.
 
-    A convolution over an image of height 1 takes channels last as they are.
+    A convolution over an image of height 1 takes channels last as they are. Where each channel is alone, its gradients
+    are worked out here: at (1, 2048, 512), 17 taps 16 apart, one thread, torch's take 600 ms behind a forward of 8.
     """
     width = weight.shape[2]
     wait = (width - 1) * dilation
@@ -61,12 +66,43 @@ def temporal_convolution(
         return x.new_zeros(x.shape[0], history.shape[1] - wait, weight.shape[0]), history
     if width == 1 and groups == 1:
         y = F.linear(history, weight[:, :, 0], bias)
+    elif groups == x.shape[2] == weight.shape[0] and not (torch.compiler.is_exporting() or transformed()):
+        y = _Depthwise.apply(history, weight, dilation)  # type: ignore[no-untyped-call]
+        y = y if bias is None else y + bias
     else:
-        image = history.mT.unsqueeze(2)  # (B, C, 1, P + L)
-        y = F.conv2d(image, weight.unsqueeze(2), bias, dilation=(1, dilation), groups=groups).squeeze(2).mT
+        y = _convolved(history, weight, bias, dilation, groups)
     # Counted from the front where the tail is whole, so that a free length needs no case of its own.
     first = x.shape[1] if not late else history.shape[1] - wait
     return y, history[:, first:].clone()
+
+
+def _convolved(history: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, groups: int) -> Tensor:
+    image = history.mT.unsqueeze(2)  # (B, C, 1, P + L)
+    return F.conv2d(image, weight.unsqueeze(2), bias, dilation=(1, dilation), groups=groups).squeeze(2).mT
+
+
+class _Depthwise(torch.autograd.Function):
+    """history (B, T, C), weight (C, 1, k), each channel alone, no bias."""
+
+    @staticmethod
+    def forward(ctx: Any, history: Tensor, weight: Tensor, dilation: int) -> Tensor:
+        ctx.save_for_backward(history, weight)
+        ctx.dilation = dilation
+        return _convolved(history, weight, None, dilation, weight.shape[0])
+
+    @staticmethod
+    def backward(ctx: Any, of_y: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        history, weight = ctx.saved_tensors
+        of_y = of_y.to(history.dtype)  # autocast may have rounded the output
+        length, wait = of_y.shape[1], (weight.shape[2] - 1) * ctx.dilation
+        of_history, of_weight = None, None
+        if ctx.needs_input_grad[0]:
+            ahead = F.pad(of_y, (0, 0, wait, wait))
+            of_history = _convolved(ahead, weight.flip(2).to(of_y.dtype), None, ctx.dilation, weight.shape[0])
+        if ctx.needs_input_grad[1]:
+            shifted = (history[:, j : j + length] for j in range(0, wait + 1, ctx.dilation))
+            of_weight = torch.stack([(of_y * part).sum((0, 1)) for part in shifted], dim=-1)[:, None].to(weight.dtype)
+        return of_history, of_weight, None
 
 
 def _tail(x: Tensor, width: int, tail: Tensor | None, dilation: int) -> Tensor:

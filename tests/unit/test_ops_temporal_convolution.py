@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -40,6 +41,24 @@ def test_values_and_gradients_are_the_definitions(
     losses = [(out[0].square().sum() + out[1].square().sum()) for out in (got, expected)]
     if losses[1].requires_grad:
         torch.testing.assert_close(*(torch.autograd.grad(loss, present, materialize_grads=True) for loss in losses))
+
+
+@pytest.mark.parametrize(("width", "dilation"), [(1, 1), (3, 1), (4, 3)])
+def test_channels_alone(width: int, dilation: int) -> None:
+    """Values and gradients, first and second."""
+    x, weight, bias = (
+        torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in [(2, 9, 5), (5, 1, width), (5,)]
+    )
+    options: Any = {"dilation": dilation, "groups": 5}
+    for tail in (None, torch.randn(2, 1, 5, dtype=torch.float64)[:, : width - 1]):
+        got = temporal_convolution(x, weight, bias, tail, **options)
+        expected = reference(x, weight, bias, tail, **options)
+        torch.testing.assert_close(got, expected)
+        losses = [out[0].square().sum() for out in (got, expected)]
+        torch.testing.assert_close(*(torch.autograd.grad(loss, (x, weight, bias)) for loss in losses))
+    assert torch.autograd.gradgradcheck(
+        lambda x, weight: temporal_convolution(x, weight, **options)[0], (x.detach()[:, :4].requires_grad_(), weight)
+    )
 
 
 @settings(max_examples=30)
