@@ -25,4 +25,5 @@ INDEX = {
     "spiking_legendre_memory": "spiking:SpikingLegendreMemory",
     "spiking_mlp": "spiking:SpikingMLP",
     "temporal_convolution": "temporal_convolution:TemporalConvolution",
+    "test_time_memory": "test_time_memory:TestTimeMemory",
 }

@@ -1,0 +1,41 @@
+"""Orthogonalising matrices by a quintic Newton-Schulz iteration (the Muon optimizer's, Jordan et al. 2024).
+
+With X the matrix over its Frobenius norm, each step is X <- a X + (b A + c A^2) X, A = X X^T. It moves every singular
+value towards 1 and leaves the singular vectors as they are. The coefficients are steep at 0 and do not settle at 1:
+five steps bring values from 0.01 to 1 of the norm into about 0.7 to 1.2, and smaller ones only part of the way.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+"""a, b, c of the equation above."""
+STEPS = 5
+
+
+def newton_schulz(x: Tensor, steps: int = STEPS, eps: float = 1e-7) -> Tensor:
+    """x (..., m, n) with its singular values near 1; zeros stay zeros (`eps` is added to the norm, in squares)."""
+    a, b, c = COEFFICIENTS
+    tall = x.shape[-2] > x.shape[-1]
+    X = x.mT if tall else x
+    X = X * torch.rsqrt(X.square().sum((-2, -1), keepdim=True) + eps * eps)
+    for _ in range(steps):
+        A = X @ X.mT
+        X = a * X + (b * A + c * (A @ A)) @ X
+    return X.mT if tall else X
+
+
+def values(x: Tensor, steps: int = STEPS) -> Tensor:
+    """What the iteration makes of singular values x (of a matrix of norm 1), one by one."""
+    a, b, c = COEFFICIENTS
+    for _ in range(steps):
+        x = a * x + b * x**3 + c * x**5
+    return x
+
+
+def macs(rows: int, columns: int, steps: int = STEPS) -> int:
+    """Multiply-accumulates for one matrix."""
+    short, long = min(rows, columns), max(rows, columns)
+    return steps * short * short * (2 * long + short)
