@@ -20,7 +20,7 @@ def command(
     role: str = typer.Option(
         "", "--role", "-r", help="List the parts of a role instead: mixer, channel, norm, stem, ..."
     ),
-    modality: str = typer.Option("", help="Only models of this modality: image, text."),
+    modality: str = typer.Option("", help="Only models of this modality: image, text, series."),
     causal: bool | None = typer.Option(
         None, "--causal/--not-causal", help="Only models whose tokens never see later ones."
     ),

@@ -198,13 +198,14 @@ def hollow_model(subject: Subject, changes: dict[str, Any] | None = None) -> Mod
 
 
 def input_shape(model: Model, batch: int, size: int | None) -> tuple[int, ...]:
-    """The shape of a batch: images of the model's nominal size, or 128 tokens, unless `size` says otherwise."""
+    """The shape of a batch: images or series of the model's nominal size, or 128 tokens, unless `size` says another."""
     if model.modality == "image":
         from ..measure.inputs import nominal_shape
 
         _, channels, height, width = nominal_shape(model)
         return (batch, channels, size or height, size or width)
-    return (batch, size or model.resolved["stem"].get("length") or 128)
+    length = size or model.resolved["stem"].get("length") or 128
+    return (batch, length) if model.stem.channels is None else (batch, length, model.stem.channels)
 
 
 def _lowered(text: str) -> str:

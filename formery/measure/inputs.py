@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from ..errors import BadSpec
 from ..model import Model
-from ..parts.stems.frame_convolutions import LookingAhead
-from ..parts.stems.frames import Frames
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 Shape = int | Sequence[int]
@@ -63,8 +61,7 @@ def nominal_shape(model: nn.Module, batch: int = 1) -> tuple[int, ...]:
         height, width = (size, size) if isinstance(size, int) else size
         return (batch, int(stem["in_chans"]), height, width)
     if model.stem.grid and model.stem.grid[0]:
-        channels = (model.stem.channels,) if isinstance(model.stem, Frames | LookingAhead) else ()
-        return (batch, *model.stem.grid, *channels)
+        return (batch, *model.stem.grid, *(() if model.stem.channels is None else (model.stem.channels,)))
     raise BadSpec(f"{model.name} takes inputs of any length; give one, such as 1, 128")
 
 

@@ -68,9 +68,10 @@ class _Only(nn.Module):
 
 
 def example(model: Model, batch: int, size: int | Sequence[int] | None = None, seed: int = 0) -> Tensor:
-    """Inputs that fit the model: normal images of its nominal size, or random tokens.
+    """Inputs that fit the model: normal images or series of its nominal size, or random tokens.
 
-    `size` is the side, or (height, width), of images, and the length of texts (48, or less where the model is bound).
+    `size` is the side, or (height, width), of images, and the length of series and texts (48 where nothing says
+    another, or less where the model is bound).
     """
     generator = torch.Generator().manual_seed(seed)
     if model.modality == "image":
@@ -78,6 +79,10 @@ def example(model: Model, batch: int, size: int | Sequence[int] | None = None, s
         height, width = (size, size) if isinstance(size, int) else size or nominal
         return torch.randn(batch, channels, height, width, generator=generator).to(next(model.parameters()).dtype)
     assert size is None or isinstance(size, int)
+    if model.modality == "series":
+        steps = size or model.resolved["stem"].get("length") or 48
+        values = torch.randn(batch, steps, model.stem.channels or 1, generator=generator)
+        return values.to(next(model.parameters()).dtype)
     longest = model.resolved["stem"].get("length") or 0
     length = size or (min(48, longest) if longest else 48)
     return torch.randint(0, model.resolved["stem"]["vocab"], (batch, length), generator=generator)
@@ -105,7 +110,7 @@ def export_onnx(model: Model, path: str | Path, *, dynamic: Dynamic = "batch", t
             found = [_difference(model, exported, other, tolerance) for other in others]
     return ExportReport(
         path=str(path),
-        inputs="images" if model.modality == "image" else "tokens",
+        inputs={"image": "images", "series": "series"}.get(model.modality, "tokens"),
         dynamic=names,
         traced_shape=list(inputs.shape),
         checked_shapes=[list(other.shape) for other in others],
@@ -142,7 +147,7 @@ def _check(model: Model, dynamic: Dynamic) -> None:
     if dynamic not in ("batch", "all"):
         raise BadSpec(f"dynamic is 'batch' or 'all', got {dynamic!r}")
     if dynamic == "all" and model.modality != "image":
-        raise BadSpec("any size is for images; the length of texts is free as it is")
+        raise BadSpec("any size is for images; the length of texts and series is free as it is")
     if dynamic == "all":
         for path, mixer in model.mixers():
             if mixer.bound:
@@ -153,7 +158,7 @@ def _shapes(model: Model, dynamic: Dynamic) -> tuple[list[str], dict[int, Any], 
     """Names of free axes, their marks for torch.export, inputs to trace, and others to check, the largest first."""
     marks: dict[int, Any] = {0: torch.export.Dim("batch")}
     inputs = example(model, 2)
-    if model.modality == "text":
+    if model.modality != "image":
         marks[1] = torch.export.Dim("length")
         lengths = (max(2, inputs.shape[1] - 11), 1)
         others = [example(model, 3, lengths[0], seed=1), example(model, 1, lengths[1], seed=2)]

@@ -27,6 +27,7 @@ class LookingAhead(Stem):
     """A stem of centred convolutions, `convs` one after another and `relative` beside a residual connection."""
 
     modality = "series"
+    channels: int
     delay: int
     """Frames behind a token's own that it depends on."""
     convs: nn.ModuleList

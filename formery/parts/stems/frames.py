@@ -21,6 +21,7 @@ class Frames(Stem):
 
     EXAMPLES = ({"dim": 8, "in_chans": 5}, {"dim": 8, "bias": False, "length": 16})
     modality = "series"
+    channels: int
 
     def __init__(
         self,
@@ -35,7 +36,7 @@ class Frames(Stem):
         if not project and in_chans not in (None, dim):
             raise BadSpec(f"without a projection in_chans ({in_chans}) is the width {dim}; set project to true")
         self.dim, self.grid, self.channels = dim, (length,), in_chans or dim
-        self.project = Dense(self.channels, dim, bias=bias) if project else None
+        self.project = Dense(in_chans or dim, dim, bias=bias) if project else None
         self.writes = ("project",) if project else ()
 
     def forward(self, inputs: Tensor, ctx: Context) -> tuple[Tensor, Context]:

@@ -17,6 +17,8 @@ class Stem(Part):
     """Width of the tokens."""
     grid: tuple[int, ...]
     """Nominal grid of the tokens: of an image of `img_size`, of a text of the greatest length (0: any)."""
+    channels: int | None = None
+    """Numbers at each step of a series; None for what is none."""
     stride: int = 1
     """Input steps (pixels) from one token to the next."""
 
