@@ -332,6 +332,22 @@ def test_settings_of_config_and_generation_survive(tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.parametrize("tie", [False, True])
+def test_the_tensors_of_a_folder_as_a_state_dict(tie: bool, tmp_path: Path) -> None:
+    """As trainers load them when they go on from a checkpoint."""
+    from safetensors.torch import load_file
+
+    trained, fresh = hybrid(tie=tie), wrap(Model(spec(tie=tie)))
+    wrap(trained).save_pretrained(tmp_path)
+    found = fresh.load_state_dict(load_file(tmp_path / "model.safetensors"), strict=False)
+    assert found.unexpected_keys == []
+    assert found.missing_keys == (["model.head.scores.weight"] if tie else [])
+    ids = tokens(2, 7)
+    with torch.no_grad():
+        assert torch.equal(fresh.eval()(ids).logits, trained(ids))
+    fresh.load_state_dict(fresh.state_dict())
+
+
 def test_a_tokenizer_of_bytes(tmp_path: Path) -> None:
     model = hybrid(256)
     model.extra["tokens"] = "bytes"

@@ -29,7 +29,7 @@ from ....spec import override
 from .cache import MARGIN, StreamCache, longest
 from .config import THEIRS, FormeryConfig
 
-PREFIX = "model."
+PREFIX, NODES = "model.", ("stem", "body", "head")
 UNUSED = ("cache_position", "token_type_ids", "output_router_logits")
 """Arguments that tokenizers and trainers hand to every model, and that change nothing here."""
 OF_LOSS = ("num_items_in_batch", "shift_labels")
@@ -230,6 +230,7 @@ class FormeryForCausalLM(FormeryPreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.model = FormeryModel(config)
         self.vocab_size = config.vocab_size
+        self.register_load_state_dict_pre_hook(_with_prefix)  # type: ignore[no-untyped-call]
         self.post_init()  # type: ignore[no-untyped-call]
 
     @property
@@ -299,6 +300,15 @@ class FormeryForCausalLM(FormeryPreTrainedModel, GenerationMixin):
             return
         rows = batch_size * max(generation_config.num_beams or 1, generation_config.num_return_sequences or 1)
         model_kwargs["past_key_values"] = StreamCache(self.net, rows, max_cache_length)
+
+
+def _with_prefix(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Tensors of a saved folder, whose names have no outer prefix, under the module's: trainers that resume hand them
+    to `load_state_dict` as they are."""
+    for name in [name for name in state_dict if name.startswith(prefix)]:
+        inner = name.removeprefix(prefix)
+        if inner.partition(".")[0] in NODES:
+            state_dict[f"{prefix}{PREFIX}{inner}"] = state_dict.pop(name)
 
 
 def _refuse(given: Mapping[str, Any]) -> None:
