@@ -66,8 +66,8 @@ def cut(inputs: tuple[Tensor, ...], start: int, end: int, dtype: torch.dtype) ->
 
 
 def deep(c: Tensor | None) -> bool:
-    """Whether some channel falls deeper than may be split."""
-    return c is not None and bool(c[:, -1].amin() < -MOST)
+    """Whether some channel falls deeper than may be split; tensors without values do not."""
+    return c is not None and not c.is_meta and bool(c[:, -1].amin() < -MOST)
 
 
 def spans(tokens: Tokens, start: int, end: int) -> list[Span]:
