@@ -1,6 +1,11 @@
 """`python -m formery` is the command line."""
 
-from .cli import main
+import sys
 
 if __name__ == "__main__":
-    main()
+    try:
+        from .cli import main
+
+        main()
+    except KeyboardInterrupt:  # before the command line was there to answer it
+        sys.exit(130)

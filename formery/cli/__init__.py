@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from types import FrameType
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 
 def main() -> None:
     """Run `formery`; user mistakes are one line on stderr and exit code 2, an interrupt is exit code 130."""
-    _speak_anything()
-    signal.signal(signal.SIGTERM, _leave)
-    try:
+    try:  # all imports stand inside: whoever interrupts at once wants no traceback
+        import signal
+
+        _speak_anything()
+        signal.signal(signal.SIGTERM, _leave)
         from .app import run
 
         code = run(sys.argv[1:])

@@ -101,6 +101,32 @@ def test_colours_on_terminals_unless_told_otherwise() -> None:
     assert "\x1b" not in on_a_terminal("list", "vit_*", env={"TERM": "dumb", "COLUMNS": "80"})
 
 
+INTERRUPTED = """
+import builtins, os, signal, sys
+before = set(sys.modules)
+from formery.cli import main
+assert set(sys.modules) - before <= {"__future__", "formery", "formery.cli"}
+def counted(name, *more, real=builtins.__import__):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGINT)
+    return real(name, *more)
+left, builtins.__import__ = int(sys.argv.pop()), counted
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [1, 2, 5, 20, 100])
+def test_an_interrupt_at_once_is_quiet(number: int) -> None:
+    """Nothing is imported before it can be answered; SIGINT comes with one of the next imports."""
+    command = [sys.executable, "-c", INTERRUPTED, "list", str(number)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode in (130, -signal.SIGINT)
+    assert done.stdout == ""
+    assert done.stderr in ("", "interrupted\n")
+
+
 def test_an_interrupted_training_says_so_and_goes_on(made: Path, tmp_path: Path) -> None:
     """Ctrl-C ends with 130 and a checkpoint that --resume goes on from."""
     out = tmp_path / "run"
