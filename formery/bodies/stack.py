@@ -195,10 +195,10 @@ def rising(table: Tensor) -> Tensor:
     """(depth, C) -> (depth - 1, C): logs of the bounds of all blocks but the first, float32 at least.
 
     With p the softmax of the table over depth, the bound of block l is p_1 + ... + p_l: nothing for block 0, nearly
-    all for the last. In logarithms, so that none of them can be rounded to zero.
+    all for the last. In logarithms, so that none of them can be rounded to zero; nor to one, which lets nothing in.
     """
     table = table.to(torch.promote_types(table.dtype, torch.float32))
-    return table[1:].logcumsumexp(0) - table.logsumexp(0)
+    return (table[1:].logcumsumexp(0) - table.logsumexp(0)).clamp(max=-1e-7)
 
 
 def _block(word: str, blocks: Mapping[str, Any], channel: Any, scheme: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from formery.context import NOTHING
 from formery.model import Model
+from formery.parts.mixers.forget import forget, log_forget, written
 from formery.published import recognise
 from formery.spec import build, resolve_part
 from formery.systems.language import hybrid_linear_attention as system
@@ -96,13 +97,12 @@ def test_bounds_rise_with_depth(mixer: str) -> None:
     for got, bound in zip(seen[1:], expected[1:], strict=True):
         assert got is not None
         torch.testing.assert_close(got.exp(), bound)
-    deep = table.new_tensor([[300.0], [0.0], [-300.0], [0.0]]).expand_as(table)
-    table.data.copy_(deep)
-    scores = model(goldens.tokens((1, 5), 50))
-    scores.square().sum().backward()
-    assert scores.isfinite().all()
-    assert table.grad is not None
-    assert table.grad.isfinite().all()
+    for deep in ([300.0, 0.0, -300.0, 0.0], [-300.0, 0.0, -300.0, 300.0]):  # bounds of nothing, and of all
+        table.data.copy_(table.new_tensor(deep)[:, None].expand_as(table))
+        scores = model.float()(goldens.tokens((1, 5), 50))
+        (gradient,) = torch.autograd.grad(scores.square().sum(), table)
+        assert scores.isfinite().all()
+        assert gradient.isfinite().all()
 
 
 @pytest.mark.parametrize("mixer", system.MIXERS)
@@ -127,3 +127,18 @@ def test_layouts_of_ratios() -> None:
         words = system.variant(f"hla_340m_gla_{name}")["body"]["layout"].split()
         assert [i for i, word in enumerate(words) if word == "full"] == layers
         assert len(words) == 24
+
+
+def test_gates_keep_their_digits_at_both_ends() -> None:
+    """Logs of forget gates and what is written, in float32, beside float64: near 0, near 1, with and without bound."""
+    raw = torch.cat([torch.linspace(-90, 90, 181), torch.tensor([-1e4, 1e4])])
+    for bound in (None, torch.tensor(-30.0), torch.tensor(-0.1), torch.tensor(-1e-4)):
+        exact = None if bound is None else bound.double()
+        for function in (log_forget, forget, written):
+            got, wanted = function(raw, bound), function(raw.double(), exact)
+            assert got.isfinite().all()
+            torch.testing.assert_close(got.double(), wanted, rtol=2e-6, atol=1e-7)
+        leaf = raw.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(log_forget(leaf, bound).sum(), leaf)
+        assert slope.isfinite().all()
+        torch.testing.assert_close(1 - wanted, forget(raw.double(), exact))
