@@ -91,11 +91,11 @@ class MixtureOfExperts(Channel):
             counts = [len(rows)] + [0] * (self.experts - 1)
         else:
             counts = torch.bincount(chosen.flatten(), minlength=self.experts).tolist()
-        parts = [
-            self._expert(part, expert)
-            for expert, part in enumerate(rows.split(counts))
-            if len(part) or expert == 0  # the first one always, so that there is something to join
-        ]
+        parts, start = [], 0
+        for expert, count in enumerate(counts):
+            if count or (not len(rows) and not parts):  # without tokens one does, so that there is something to join
+                parts.append(self._expert(rows[start : start + count], expert))
+                start += count
         y = torch.cat(parts) * weights.flatten()[order, None]
         return torch.zeros_like(tokens).index_add(0, source, y.to(tokens.dtype))
 

@@ -68,7 +68,8 @@ class Options(TypedDict, total=False):
     seed: int
     """Row i draws by `seed + i` and does not depend on its neighbours; 0."""
     chunk: int
-    """Prompts are read so many tokens at a time, so that memory beyond the state is that of a chunk; 512."""
+    """Prompts are read so many tokens at a time, so that memory beside the state is that of a chunk, and of the mask
+    between it and what came before; 512."""
     tokenizer: Tokenizer | None
     """For texts and stop strings; the model's own unless given."""
 
