@@ -60,6 +60,10 @@ def command(
     how["time_limit"] = None if minutes is None else 60 * minutes
     recipe = Path(model).suffix.lower() in SPEC_SUFFIXES and is_recipe(read_mapping(model))
     facts = (_recipe if recipe else _single)(model, data, out, changes, given, seed, how)
+    from ..training.processes import is_first
+
+    if not is_first(how["devices"]):
+        return
     if as_json:
         emit(facts)
         return

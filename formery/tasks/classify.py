@@ -33,6 +33,11 @@ class Classify(Task):
     def options(self) -> dict[str, Any]:
         return {"label_smoothing": self.label_smoothing}
 
+    def check_model(self, model: nn.Module, data: Any) -> None:
+        images, labels = self.train_batch(data, 0, 1)
+        with judging(model, None) as place:
+            _check_scores(model(images.to(place, _dtype(model))), labels, data.num_classes)
+
     def head_spec(self, data: Any) -> dict[str, Any]:
         self.check(data)
         return {"kind": "classes", "num_classes": data.num_classes}
@@ -58,7 +63,7 @@ class Classify(Task):
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         images, labels = batch
-        return F.cross_entropy(model(images).float(), labels, label_smoothing=self.label_smoothing)
+        return F.cross_entropy(model(images.to(_dtype(model))).float(), labels, label_smoothing=self.label_smoothing)
 
     def evaluate(
         self,
@@ -87,15 +92,11 @@ class Classify(Task):
                 }
             ).to(place)
             mean_loss = MeanMetric(nan_strategy=KEPT_NAN).to(place)
-            dtype = next(model.parameters()).dtype
+            dtype = _dtype(model)
             for images, labels in part.batches(batch_size):
                 images, labels = images.to(place, dtype), labels.to(place)
                 scores = model(images).float()
-                if scores.shape != (len(labels), num_classes):
-                    raise BadSpec(
-                        f"the model gives {tuple(scores.shape)} for {len(labels)} images of {num_classes} classes; "
-                        "build it from task.fit_spec(spec, data)"
-                    )
+                _check_scores(scores, labels, num_classes)
                 metrics.update(scores.softmax(-1), labels)
                 mean_loss.update(F.cross_entropy(scores, labels), len(labels))
                 num_items += len(labels)
@@ -104,3 +105,16 @@ class Classify(Task):
 
     def extra(self, data: Any) -> dict[str, Any]:
         return super().extra(data) | {"classes": list(data.classes), "preprocess": dict(data.preprocess)}
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    """Of the numbers that the model takes."""
+    return next(model.parameters()).dtype
+
+
+def _check_scores(scores: Tensor, labels: Tensor, num_classes: int) -> None:
+    if scores.shape != (len(labels), num_classes):
+        raise BadSpec(
+            f"the model gives {tuple(scores.shape)} for {len(labels)} images of {num_classes} classes; "
+            "build it from task.fit_spec(spec, data)"
+        )

@@ -41,6 +41,17 @@ class Language(Task):
     def options(self) -> dict[str, Any]:
         return {"length": self.length, "label_smoothing": self.label_smoothing}
 
+    def check_model(self, model: nn.Module, data: Any) -> None:
+        ids, _ = self.train_batch(data, 0, 1)
+        with judging(model, None) as place:
+            try:
+                scores = model(ids.to(place))
+            except IndexError as error:  # of an embedding
+                raise BadSpec(
+                    f"the model knows fewer than {data.vocab} kinds of tokens; build it from task.fit_spec(spec, data)"
+                ) from error
+            _check_scores(scores, ids, data.vocab)
+
     def head_spec(self, data: Any) -> dict[str, Any]:
         self.check(data)
         return {"kind": "next_token", "vocab": data.vocab}
@@ -92,11 +103,7 @@ class Language(Task):
             for ids, targets in data.windows(split, self.length, batch_size=batch_size):
                 ids, targets = ids.to(place), targets.to(place)
                 scores = model(ids).float()
-                if scores.shape[:2] != ids.shape or scores.shape[2] < data.vocab:
-                    raise BadSpec(
-                        f"the model gives {tuple(scores.shape)} for {tuple(ids.shape)} tokens of {data.vocab} kinds; "
-                        "build it from task.fit_spec(spec, data)"
-                    )
+                _check_scores(scores, ids, data.vocab)
                 each = F.cross_entropy(scores.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none")
                 real = (targets != IGNORED).flatten().double()
                 nats.update(each.double(), real)
@@ -107,3 +114,11 @@ class Language(Task):
 
     def extra(self, data: Any) -> dict[str, Any]:
         return super().extra(data) | {"vocab": data.vocab, "tokens": "bytes"}
+
+
+def _check_scores(scores: Tensor, ids: Tensor, vocab: int) -> None:
+    if scores.shape[:2] != ids.shape or scores.shape[2] < vocab:
+        raise BadSpec(
+            f"the model gives {tuple(scores.shape)} for {tuple(ids.shape)} tokens of {vocab} kinds; "
+            "build it from task.fit_spec(spec, data)"
+        )

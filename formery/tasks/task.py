@@ -57,6 +57,10 @@ class Task:
             name, found = getattr(data, "name", type(data).__name__), getattr(data, "task", "no task")
             raise BadData(f"{name} is data for {found}, not for {self.kind}; choose another task or other data")
 
+    def check_model(self, model: nn.Module, data: Any) -> None:
+        """BadSpec unless the model's scores are those of this task, looked at on one training item."""
+        raise NotImplementedError
+
     def head_spec(self, data: Any) -> dict[str, Any]:
         """The spec of a head for these data."""
         raise NotImplementedError

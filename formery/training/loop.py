@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -17,7 +17,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import BadSpec, Unwritable
+from ..data import open_data
+from ..errors import BadData, BadSpec, Unwritable
+from ..model import Model
+from ..runtime.given import open_for
 from ..spec import Spec
 from ..tasks import task_of
 from ..tasks.task import Task
@@ -25,6 +28,7 @@ from . import arithmetic, checkpoint, journal
 from .checkpoint import Checkpoint
 from .config import TrainConfig
 from .journal import Entry
+from .processes import is_first, taken
 from .progress import Progress, Reporter, reporter
 from .run import Diverged, Run
 
@@ -82,6 +86,8 @@ def train(
 ) -> TrainResult:
     """Train `model` in place; afterwards it holds the weights of the best judgement and is in eval mode.
 
+    data: open data, or what `formery.data.open_data` opens: a name or a path (with the seed of the training, as the
+    model sees such data).
     task: an object, name or spec, the data's own unless given; config and `options`: what `TrainConfig` takes (`steps`
     is needed). folder: where curve (`journal.jsonl`) and checkpoints go; without one nothing is written. resume: go on
     from the folder's newest whole checkpoint, or start where there is none: the result is that of an unbroken training,
@@ -91,10 +97,13 @@ def train(
     on_progress: told of every judgement; False stops.
 
     Ctrl-C and SIGTERM end the step, write a checkpoint and then stop the program as usual. BadSpec for options that do
-    not fit, Unwritable for a folder that holds another training, BadFile for damaged checkpoints, Diverged where the
-    loss is no number.
+    not fit, and models that do not fit the data or have nothing to train; Unwritable for a folder that holds another
+    training, or where another process is at work; BadFile for damaged checkpoints, Diverged where the loss is no
+    number.
     """
     settled = TrainConfig.of(config, **options)
+    _check_trainable(model)
+    data = _opened(model, data, settled.seed)
     task = task_of(data.task if task is None else task)
     task.check(data)
     if until is not None and not 0 < until <= settled.steps:
@@ -105,19 +114,22 @@ def train(
     run = Run(model, data, task, settled, identity_of(model, data, task, settled), place)
     if resume and place is None:
         raise BadSpec("resume=True needs the folder of the training that is to go on")
-    teller = reporter(settled.steps, task.metric, quiet)
-    resumed, source = _resumed(run, resume, teller)
+    first = is_first(devices)
+    teller = reporter(settled.steps, task.metric, quiet or not first)
     device = next(model.parameters()).device
     job = _Job(run, teller, time_limit, until, on_progress)
-    with _random_state(devices), _arithmetic(resumed):
-        try:
-            teller.start(0 if resumed is None else resumed.state["step"])
-            job.go(resumed, source, devices, workers)
-        finally:
-            teller.stop()
-            model.to(device)
-    if job.status != "paused":
-        run.put_best()
+    with taken(place) if place is not None and first else nullcontext():
+        resumed, source = _resumed(run, resume, teller)
+        with _random_state(devices), _arithmetic(resumed):
+            task.check_model(model, data)
+            try:
+                teller.start(0 if resumed is None else resumed.state["step"])
+                job.go(resumed, source, devices, workers)
+            finally:
+                teller.stop()
+                model.to(device)
+        if job.status != "paused":
+            run.put_best()
     model.eval()
     best = run.best or {"step": 0, "score": float("-inf"), "metrics": {}}
     return TrainResult(
@@ -132,6 +144,27 @@ def train(
         folder=place,
         config=settled,
     )
+
+
+def _check_trainable(model: nn.Module) -> None:
+    parameters = list(model.parameters())
+    if not any(p.requires_grad for p in parameters):
+        what = f"all {len(parameters)} tensors of parameters are frozen" if parameters else "there are no parameters"
+        raise BadSpec(f"the model has nothing to train: {what}; set requires_grad of those that are to be trained")
+    if small := next((p.dtype for p in parameters if p.is_floating_point() and p.dtype.itemsize < 4), None):
+        raise BadSpec(
+            f"the model's weights are {small}, too coarse to be trained; call model.float(), and give "
+            "precision='bf16' for products in bfloat16"
+        )
+
+
+def _opened(model: nn.Module, data: Any, seed: int) -> Any:
+    """The data, opened as the model sees such where they are only named."""
+    if isinstance(data, str | Path):
+        return open_for(model, data, seed=seed) if isinstance(model, Model) else open_data(data, seed=seed)
+    if not hasattr(data, "digest"):
+        raise BadData(f"{type(data).__name__} is no open data; give what formery.data.open_data returns, or a path")
+    return data
 
 
 def identity_of(model: nn.Module, data: Any, task: Task, config: TrainConfig) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from ..tasks import task_of
 from . import facts
 from .config import TrainConfig
 from .loop import OnProgress, TrainResult, train
+from .processes import is_first
 from .start import fresh_model
 
 if TYPE_CHECKING:
@@ -207,7 +208,6 @@ def run_recipe(
         time_limit=time_limit, on_progress=on_progress, quiet=quiet,
     )  # fmt: skip
     model.extra = task.extra(data)
-    model.save_pretrained(out / MODEL)
     found: dict[str, Any] = {
         "title": recipe.title,
         "status": training.status,
@@ -230,5 +230,7 @@ def run_recipe(
     }
     if recipe.test:
         found["metrics"]["test"] = task.evaluate(model, data, "test")
-    write_json(out / RESULT, found)
+    if is_first(devices):
+        model.save_pretrained(out / MODEL)
+        write_json(out / RESULT, found)
     return RecipeResult(model, training, found, out)

@@ -19,6 +19,7 @@ from ..tasks.task import Task
 from . import facts
 from .config import TrainConfig
 from .loop import train
+from .processes import is_first
 from .recipes import MODEL, RESULT, TRAINING
 
 
@@ -60,7 +61,6 @@ def train_one(
         quiet=quiet,
     )  # fmt: skip
     net.extra = chosen.extra(data)
-    net.save_pretrained(out / MODEL)
     found = {
         "status": result.status,
         "steps": result.steps,
@@ -75,7 +75,9 @@ def train_one(
         "versions": facts.versions(),
         "machine": facts.machine(),
     }
-    write_json(out / RESULT, found)
+    if is_first(devices):
+        net.save_pretrained(out / MODEL)
+        write_json(out / RESULT, found)
     return found
 
 

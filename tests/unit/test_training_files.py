@@ -112,17 +112,37 @@ def test_tied_tensors_are_put_once():
     assert (model[1].weight == 1).all()
 
 
+def entry_of(step):
+    metrics = {"accuracy": 0.5, "items": 9}
+    return {"step": step, "loss": step / 3, "rate": 1e-3, "score": 0.5, "metrics": metrics, "seconds": 0.1}
+
+
 def test_the_journal_is_cut_where_training_goes_on(tmp_path):
     assert journal.read(tmp_path) == []
-    for step in (5, 10, 15):
-        journal.append(tmp_path, {"step": step, "loss": step / 3})
+    entries = [entry_of(step) for step in (5, 10, 15)]
+    for entry in entries:
+        journal.append(tmp_path, entry)
     with open(tmp_path / journal.NAME, "a") as file:
         file.write('{"step": 20, "lo')
     assert [entry["step"] for entry in journal.read(tmp_path)] == [5, 10, 15]
-    assert journal.cut(tmp_path, 10) == [{"step": 5, "loss": 5 / 3}, {"step": 10, "loss": 10 / 3}]
-    journal.append(tmp_path, {"step": 15, "loss": 0.0})
+    assert journal.cut(tmp_path, 10) == entries[:2]
+    journal.append(tmp_path, entry_of(15))
     lines = (tmp_path / journal.NAME).read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [5, 10, 15]
+
+
+@pytest.mark.parametrize(
+    "line", ['{"step": "x"}', "[]", "3", "{", '{"step": 5}', json.dumps(entry_of(5) | {"step": True}), "[" * 9999]
+)
+def test_a_journal_edited_by_hand_is_refused(line, tmp_path):
+    journal.append(tmp_path, entry_of(1))
+    with open(tmp_path / journal.NAME, "a") as file:
+        file.write(f"{line}\n")
+    with pytest.raises(
+        BadFile, match=r"journal\.jsonl: line 2 is no entry of a training's journal; mend it, or remove"
+    ):
+        journal.cut(tmp_path, 10)
+    assert journal.cut(tmp_path, -1) == []  # where all of it goes, nobody looks
 
 
 def test_a_journal_that_cannot_be_written_says_so(tmp_path):

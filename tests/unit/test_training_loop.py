@@ -15,11 +15,12 @@ import torch
 from torch import nn
 
 import formery
-from formery.data import ArrayData, TextData
+from formery.data import ArrayData, TextData, open_data
 from formery.errors import BadFile, BadSpec, FormeryError, Unwritable
 from formery.tasks import task_of
 from formery.training import Diverged, TrainConfig, checkpoint, train
 from formery.training.plan import seconds_per_step
+from formery.training.processes import LOCK, is_first
 from formery.training.run import Run
 
 OPTIONS = {"steps": 12, "batch_size": 9, "eval_every": 3, "learning_rate": 1e-2, "accumulate": 2, "ema": 0.8}
@@ -247,6 +248,76 @@ def test_two_devices_train_as_one(tmp_path):
         assert all(torch.allclose(weights[name], t, atol=1e-5) for name, t in alone.state_dict().items())
         assert [entry["loss"] for entry in curve] == pytest.approx([entry["loss"] for entry in wanted.curve], rel=1e-5)
     assert len((tmp_path / "journal.jsonl").read_text().splitlines()) == 2
+    assert ran.stdout == ""
+
+
+def test_other_processes_neither_speak_nor_hold_the_folder(monkeypatch):
+    assert is_first("cpu")
+    assert is_first(2)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert not is_first(2)
+    assert is_first(1)  # a training of its own, whoever started it
+
+
+def test_a_folder_has_one_training_at_a_time(tmp_path):
+    """Two at once; afterwards, and after a kill, nothing is held."""
+    folder = tmp_path / "new" / "run"
+
+    def second(progress):
+        with pytest.raises(
+            Unwritable, match=rf"another process \({os.getpid()}\) is at work in .*run; wait for it, or"
+        ):
+            train(fresh(), images(), folder=folder, quiet=True, **OPTIONS)
+        return False
+
+    assert train(fresh(), images(), folder=folder, quiet=True, on_progress=second, **OPTIONS).status == "stopped"
+    assert not (folder / LOCK).exists()
+    (folder / LOCK).write_text("999999")  # what a killed one leaves
+    assert train(fresh(), images(), folder=folder, quiet=True, resume=True, **OPTIONS).status == "finished"
+    assert not (folder / LOCK).exists()
+
+
+def test_nothing_is_left_of_a_folder_that_was_held_in_vain(tmp_path):
+    with pytest.raises(BadSpec, match=r"gives \(1, 2\) for 1 images of 3 classes"):
+        train(nn.Sequential(nn.Flatten(), nn.Linear(16, 2)), images(), folder=tmp_path / "new" / "run", **SHARED)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Frozen(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(16, 3))
+        self.requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "message"),
+    [
+        (nn.Sequential(nn.Flatten(), nn.Linear(16, 2)), images(), r"gives \(1, 2\) for 1 images of 3 classes; build"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(16, 5)), images(), r"gives \(1, 5\) for 1 images of 3 classes; build"),
+        (nn.Embedding(40, 256), TextData(bytes(range(32, 64)) * 60), "knows fewer than 256 kinds of tokens; build"),
+        (Frozen(), images(), "nothing to train: all 2 tensors of parameters are frozen; set requires_grad"),
+        (nn.Flatten(), images(), "nothing to train: there are no parameters"),
+        (plain().half(), images(), r"weights are torch\.float16, too coarse to be trained; call model\.float\(\)"),
+        (plain().bfloat16(), images(), r"weights are torch\.bfloat16"),
+        (plain(), [1, 2, 3], "list is no open data; give what formery.data.open_data returns"),
+        (plain(), "digitz", "did you mean digits"),
+    ],
+)
+def test_models_and_data_that_do_not_train_are_refused(model, data, message):
+    with pytest.raises(FormeryError, match=message):
+        train(model, data, quiet=True, **SHARED)
+
+
+def test_data_may_be_named():
+    ten = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    assert train(ten, "digits", steps=1, batch_size=2, quiet=True).steps == 1
+    spec = {"stem": {"kind": "patches", "dim": 8, "size": 4}, "body": {"kind": "stack", "layout": "pooling"}}
+    model = formery.create_model(task_of("classify").fit_spec(spec | {"head": "classes"}, open_data("digits")))
+    assert train(model, "digits", steps=1, batch_size=2, quiet=True).steps == 1
+
+
+def test_double_precision_trains():
+    assert train(plain().double(), images(), quiet=True, **SHARED).steps == 6
 
 
 def test_pieces_and_workers_do_not_change_the_training():
