@@ -216,9 +216,9 @@ def _turning(position: Mapping[str, Any], always_fraction: bool) -> dict[str, An
 
 
 def silu_only(config: Mapping[str, Any]) -> None:
-    """BadSpec unless a config's MLP is gated by silu."""
+    """BadSpec unless a config's gates are silu's."""
     if config.get("hidden_act", "silu") not in ("silu", "swish"):
-        raise BadSpec(f"hidden_act: formery's swiglu is gated by silu, got {config['hidden_act']!r}")
+        raise BadSpec(f"hidden_act: the gates of these layers are silu's, got {config['hidden_act']!r}")
 
 
 THEIR_ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "swish": "silu"}

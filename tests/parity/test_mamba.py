@@ -225,6 +225,7 @@ def test_configs_that_cannot_be_read(change: dict[str, Any], message: str) -> No
     [
         ("mamba_tiny", {"body.blocks.1.mixer": "mamba2"}, "it differs in body.blocks.1.mixer"),
         ("mamba_tiny", {"body.blocks.*.mixer.inner": 200}, "inner: .* multiple of the width 128"),
+        ("mamba_tiny", {"body.blocks.0.mixer.selective": False}, "selective would be true, here it is false"),
         ("mamba2_tiny", {"body.blocks.2.mixer.max_step": 0.5}, r"max_step would be null, here it is 0\.5"),
         ("mamba2_tiny", {"body.blocks.2.mixer.eps": 0.5}, r"eps would be 1e-05, here it is 0\.5"),
         ("mamba2_tiny", {"body.blocks.2.channel": "mlp"}, "it differs in body.blocks.2.channel"),

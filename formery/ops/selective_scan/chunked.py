@@ -4,9 +4,10 @@ What does not depend on the state, exp(dt A) and b dt u, is computed for a chunk
 stay in the processor's cache; the recurrence itself is then one `addcmul` a token, in place of what it adds, and the
 read-out of the chunk is one batched product. With channels last in the state every operation runs along them.
 
-One Python iteration a token is more than sqrt(L) on purpose: a parallel scan within chunks, log2(T) passes instead of
-T calls, takes 2.6 times as long (1536 channels of 16 numbers, L 1024, one thread of an AMD EPYC, torch 2.13: 38 ms
-against 99). Powers of 2 take a third of the time of torch's exp, which was most of the work.
+One Python iteration a token is more than sqrt(L) on purpose: a parallel scan within chunks (`traced`), log2(T) passes
+over a chunk instead of T calls, takes 5 times as long (1536 channels of 16 numbers, L 1024, one thread of an AMD EPYC,
+torch 2.13: 137 ms against 29), and everything token by token 3 times (83 ms). Powers of 2 take a third of the time of
+torch's exp, which was most of the work.
 """
 
 from __future__ import annotations
@@ -146,6 +147,8 @@ class Chunked(torch.autograd.Function):
 
 
 CHUNK = 16
+"""Tokens a chunk: 4, 8, 16, 32, 64 take 42, 34, 29, 26, 33 ms at the sizes above, and 4 to 32 take 3.6, 2.8, 2.3 and
+3.2 ms at batch 16, L 64 and 128 channels."""
 
 
 def chunked(

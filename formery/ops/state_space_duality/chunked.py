@@ -167,6 +167,9 @@ class Chunked(torch.autograd.Function):
 
 
 CHUNK = 64
+"""Tokens a chunk: 32, 64, 128, 256 take 22, 23, 36, 55 ms at 24 heads of 128 x 64 in one group and L 1024 (one thread
+of an AMD EPYC, torch 2.13), with the gradient 123, 99, 109 ms (32 to 128); 195, 164, 202, 480 ms at 128 heads in 8
+groups."""
 
 
 def chunked(x: Tensor, g: Tensor, b: Tensor, c: Tensor, state: Tensor, chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
