@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokeni
 import formery
 from formery.context import NOTHING
 from formery.errors import BadFile, BadSpec, CannotExport, CannotRun
-from formery.interop.transformers import register, save, save_for_auto, wrap
+from formery.interop.transformers import load, register, save, save_for_auto, wrap
 from formery.interop.transformers.auto import FormeryConfig, FormeryForCausalLM
 from formery.interop.transformers.folders import tokenizer_files
 from formery.model import Model
@@ -444,6 +444,8 @@ def test_mistakes(tmp_path: Path) -> None:
     with pytest.raises(CannotExport, match="predicts no next token"):
         save_for_auto(image, tmp_path)
     image.save_pretrained(tmp_path)
+    with pytest.raises(BadFile, match=r"saved by formery itself; formery\.Model\.from_pretrained opens it"):
+        load(tmp_path)
     with pytest.raises(BadSpec, match="this one has the head classes"):
         AutoModelForCausalLM.from_pretrained(tmp_path)
     with pytest.raises(BadSpec, match="needs the spec of a model"):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ... import cards
-from ...errors import BadSpec, CannotExport
+from ...errors import BadFile, BadSpec, CannotExport
 from ...files import read_json, write_json
 from .folders import copy, tokenizer_files
 
@@ -45,16 +45,19 @@ def load(folder: str | Path, *, override: Mapping[str, Any] | None = None, dtype
     """The model in a folder of transformers (or `hf-hub:owner/name`), in float32 unless another `dtype` is given.
 
     Everything is as the config says: sizes, positions, epsilons, tied tables. `override` replaces nodes of that spec.
-    BadWeights names tensors that are missing, do not fit, or have no use in that model.
+    BadWeights names tensors that are missing, do not fit, or have no use in that model; BadFile says so of a folder
+    that formery saved itself.
     """
     import torch
 
     from ...create import model_spec
     from ...model import Model
     from ...published import load_published
-    from ...saving import fetch
+    from ...saving import fetch, loads_as_model
 
     path = fetch(folder)
+    if loads_as_model(path):
+        raise BadFile(f"{folder} was saved by formery itself; formery.Model.from_pretrained opens it")
     with torch.device("meta"):
         model = Model(model_spec(spec_from_config(path), override=override))
     model.to(dtype=dtype or torch.float32)

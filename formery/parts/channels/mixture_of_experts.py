@@ -91,7 +91,8 @@ class MixtureOfExperts(Channel):
             counts = [len(rows)] + [0] * (self.experts - 1)
         else:
             counts = torch.bincount(chosen.flatten(), minlength=self.experts).tolist()
-        parts, start = [], 0
+        parts: list[Tensor] = []
+        start = 0
         for expert, count in enumerate(counts):
             if count or (not len(rows) and not parts):  # without tokens one does, so that there is something to join
                 parts.append(self._expert(rows[start : start + count], expert))
