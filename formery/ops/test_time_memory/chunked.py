@@ -148,9 +148,12 @@ def chunked(
     if lengths is None:
         if memory.open is None:
             return together(q, k, v, gates, memory, rule, 0)
-        if q.shape[1] == 1 or not bool((memory.open != memory.open[0]).any()):
-            num_open = -1 if q.shape[1] == 1 else int(memory.open[0])
-            return together(q, k, v, gates, memory, rule, num_open)
+        if q.shape[1] == 1:
+            return together(q, k, v, gates, memory, rule, -1)
+        if memory.open.is_meta:  # without values: as if every row were at a chunk's start
+            return together(q, k, v, gates, memory, rule, 0)
+        if not bool((memory.open != memory.open[:1]).any()):
+            return together(q, k, v, gates, memory, rule, int(memory.open.sum()) // max(1, memory.open.shape[0]))
     return apart(q, k, v, gates, memory, rule, lengths)
 
 

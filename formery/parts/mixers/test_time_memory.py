@@ -109,8 +109,10 @@ class TestTimeMemory(Mixer):
             first.append(torch.zeros(heads, 1, value_dim))
         self.initial = nn.ParameterList(first)
         """First weights of the memory; none where it starts from zero."""
-        learned = nn.Parameter(feature_maps.taylor(degree, torch.float32)) if feature == "polynomial" else None
+        learned = nn.Parameter(torch.empty(degree + 1)) if feature == "polynomial" else None
         self.register_parameter("coefficients", learned)
+        if learned is not None and not learned.is_meta:
+            learned.data.copy_(feature_maps.taylor(degree))
         self.rate = self._most() if rate is None else rate
         self.norm = nn.Parameter(torch.ones(value_dim))
         self.out = Dense(heads * value_dim, dim, bias=False)
