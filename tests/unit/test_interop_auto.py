@@ -419,6 +419,19 @@ def test_the_calls_of_an_evaluation_harness() -> None:
     assert peer.device == torch.device("cpu")
 
 
+def test_models_that_keep_no_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They read everything anew: slower, and the same."""
+    model = hybrid()
+    peer = wrap(model)
+    ids = tokens(2, 6)
+    wanted = peer.generate(ids, max_new_tokens=5, do_sample=False)
+    monkeypatch.setattr(Model, "streams", False)
+    assert torch.equal(peer.generate(ids, max_new_tokens=5, do_sample=False), wanted)
+    assert peer(ids).past_key_values is None
+    with pytest.raises(CannotRun, match="give use_cache=False"):
+        peer(ids, use_cache=True)
+
+
 def test_mistakes(tmp_path: Path) -> None:
     peer = wrap(hybrid())
     ids = tokens(2, 4)

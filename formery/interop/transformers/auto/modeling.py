@@ -205,8 +205,12 @@ class FormeryModel(FormeryPreTrainedModel):
             inputs_embeds = self.get_input_embeddings()(input_ids)
         net, (batch, length) = self.net, inputs_embeds.shape[:2]
         if use_cache is None:
-            use_cache = self.config.use_cache and not self.training and net.streams
+            use_cache = self.config.use_cache and not self.training and _can_stream(net)
         if use_cache and past_key_values is None:
+            if not _can_stream(net):
+                raise CannotRun(
+                    "this model keeps no state: a layer does not stream, or is offloaded; give use_cache=False"
+                )
             past_key_values = StreamCache(net, batch, max(length, min(length + MARGIN, longest(net))))
         stream = _stream(past_key_values, batch, length)
         wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
@@ -291,10 +295,10 @@ class FormeryForCausalLM(FormeryPreTrainedModel, GenerationMixin):
         batch_size: int,
         max_cache_length: int,
     ) -> None:
-        """Room for all tokens, taken once; none for models that do not stream, which read everything anew each step."""
+        """Room for all tokens, taken once. Models that keep no state read everything anew each step."""
         if generation_config.cache_implementation is not None:
             raise CannotRun("cache_implementation: formery's own state is the cache; leave it out")
-        if not self.net.streams:
+        if not _can_stream(self.net):
             generation_config.use_cache = model_kwargs["use_cache"] = False
         if model_kwargs.get("past_key_values") is not None or generation_config.use_cache is False:
             return
@@ -309,6 +313,11 @@ def _with_prefix(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_:
         inner = name.removeprefix(prefix)
         if inner.partition(".")[0] in NODES:
             state_dict[f"{prefix}{PREFIX}{inner}"] = state_dict.pop(name)
+
+
+def _can_stream(net: Model) -> bool:
+    """Whether layers can carry a state, beside weights that are there and not offloaded."""
+    return net.streams and not any(parameter.is_meta for parameter in net.parameters())
 
 
 def _refuse(given: Mapping[str, Any]) -> None:
