@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -17,6 +16,7 @@ from formery.ops import gated_delta_rule as rule
 from formery.ops.gated_delta_rule import gated_delta_rule, reference
 from formery.ops.gated_delta_rule.chunked import chunk_length
 from formery.ops.gated_delta_rule.traced import unit_lower_inverse
+from tests.contract.recurrences import gradients
 from tests.goldens import normal, recorded
 
 pytestmark = pytest.mark.usefixtures("poisoned")
@@ -43,14 +43,6 @@ def draw(
     beta = 2 * torch.rand(batch, length, heads, dtype=torch.float64)
     state = torch.randn(batch, heads, key, value, dtype=torch.float64)
     return [x.to(dtype) for x in (q, k, v, g, beta)] + [state.to(torch.promote_types(dtype, torch.float32))]
-
-
-def gradients(form: Callable[..., tuple[Tensor, Tensor]], inputs: list[Tensor]) -> tuple[Tensor, ...]:
-    leaves = [x.clone().requires_grad_() for x in inputs]
-    o, state = form(*leaves)
-    source = torch.Generator().manual_seed(1)
-    weights = [torch.randn(x.shape, generator=source, dtype=torch.float64).to(x.dtype) for x in (o, state)]
-    return torch.autograd.grad((o, state), leaves, weights)
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 16, 33, 130])
@@ -153,94 +145,6 @@ def test_unit_lower_inverse(size: int) -> None:
     unit = torch.eye(size, dtype=torch.float64)
     expected = torch.linalg.solve_triangular(A + unit, unit.expand_as(A), upper=False, unitriangular=True)
     torch.testing.assert_close(unit_lower_inverse(A), expected)
-
-
-def test_second_gradients() -> None:
-    inputs = [x.requires_grad_() for x in draw(5, batch=1, heads=1, key=2, value=2)]
-    assert torch.autograd.gradgradcheck(lambda *x: rule.chunked(*x, chunk=4), inputs)
-
-
-def test_gradients_of_some_inputs_only() -> None:
-    inputs = draw(20)
-    inputs[2].requires_grad_()
-    (got,) = torch.autograd.grad(rule.chunked(*inputs, chunk=8)[0].sum(), inputs[2])
-    (expected,) = torch.autograd.grad(reference(*inputs)[0].sum(), inputs[2])
-    torch.testing.assert_close(got, expected)
-
-
-def test_function_transforms() -> None:
-    inputs = draw(9)
-    stacked = [torch.stack([x, x / 2]) for x in inputs]
-    got = torch.func.vmap(gated_delta_rule)(*stacked)
-    separate = [reference(*inputs), reference(*(x / 2 for x in inputs))]
-    torch.testing.assert_close(got, tuple(torch.stack(pair) for pair in zip(*separate, strict=True)))
-    small = [x.requires_grad_() for x in draw(3, batch=1, heads=1, key=2, value=2)]
-    assert torch.autograd.gradcheck(gated_delta_rule, small, check_forward_ad=True)
-
-
-def test_compiles_in_one_graph_for_all_lengths() -> None:
-    torch._dynamo.reset()
-    compiled = torch.compile(gated_delta_rule, backend="aot_eager", fullgraph=True, dynamic=True)
-    with torch.compiler.set_stance("default"):
-        for length in (130, 20, 70):
-            inputs = draw(length)
-            with torch._dynamo.config.patch(error_on_recompile=length != 130):
-                torch.testing.assert_close(compiled(*inputs), reference(*inputs))
-    inputs = draw(33)
-    torch.testing.assert_close(gradients(compiled, inputs), gradients(reference, inputs))
-
-
-def test_the_compiled_operator_keeps_torchs_rules() -> None:
-    for length in (0, 70):
-        inputs = [x.requires_grad_() for x in draw(length, dtype=torch.float32)]
-        torch.library.opcheck(rule.compiled, inputs)
-
-
-class Rule(torch.nn.Module):
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        return gated_delta_rule(*inputs)
-
-
-def export(strict: bool) -> torch.export.ExportedProgram:
-    batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
-    shapes = (*({0: batch, 1: length} for _ in range(5)), {0: batch})
-    return torch.export.export(Rule(), tuple(draw(50, dtype=torch.float32)), dynamic_shapes=(shapes,), strict=strict)
-
-
-@pytest.mark.parametrize("strict", [False, True])
-def test_exports_with_free_batch_and_length(strict: bool) -> None:
-    program = export(strict).module()
-    for batch, length in ((1, 1), (3, 32), (2, 100)):
-        inputs = draw(length, batch, dtype=torch.float32)
-        torch.testing.assert_close(program(*inputs), reference(*inputs), rtol=1e-5, atol=1e-5)
-
-
-def test_exports_one_token_as_a_step() -> None:
-    program = torch.export.export(Rule(), tuple(draw(1, dtype=torch.float32)))
-    assert not any("scan" in str(node.target) for node in program.graph.nodes)
-    inputs = draw(1, dtype=torch.float32)
-    torch.testing.assert_close(program.module()(*inputs), reference(*inputs), rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-def test_traces_for_old_exporters() -> None:
-    traced = torch.jit.trace(gated_delta_rule, tuple(draw(40)), check_trace=False)
-    inputs = draw(40)
-    torch.testing.assert_close(traced(*inputs), reference(*inputs))
-
-
-@pytest.mark.slow
-def test_onnx_with_free_batch_and_length(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    onnxruntime = importlib.import_module("onnxruntime")
-    path = tmp_path / "rule.onnx"
-    torch.onnx.export(export(False), dynamo=True, verbose=False).save(path)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    names = [x.name for x in session.get_inputs()]
-    for batch, length in ((1, 1), (3, 32), (2, 100)):
-        inputs = draw(length, batch, dtype=torch.float32)
-        outputs = session.run(None, {name: x.numpy() for name, x in zip(names, inputs, strict=True)})
-        for got, expected in zip(outputs, reference(*inputs), strict=True):
-            torch.testing.assert_close(torch.from_numpy(got), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_macs_are_three_products_a_token() -> None:

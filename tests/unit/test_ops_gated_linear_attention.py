@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -190,25 +189,6 @@ def test_gradients_in_float64_and_second_gradients() -> None:
             assert torch.autograd.gradgradcheck(form, given_)
 
 
-def test_gradients_of_some_inputs_only() -> None:
-    q, k, v, g, state = draw(20, "token")
-    v.requires_grad_()
-    (got,) = torch.autograd.grad(rule.chunked(q, k, v, g, state, chunk=8)[0].sum(), v)
-    (expected,) = torch.autograd.grad(reference(q, k, v, g, state)[0].sum(), v)
-    torch.testing.assert_close(got, expected)
-
-
-def test_function_transforms() -> None:
-    q, k, v, g, state = draw(9, "channel")
-    assert g is not None
-    stacked = [torch.stack([x, x / 2]) for x in (q, k, v, g, state)]
-    got = torch.func.vmap(gated_linear_attention)(*stacked)
-    separate = [reference(q, k, v, g, state), reference(q / 2, k / 2, v / 2, g / 2, state / 2)]
-    torch.testing.assert_close(got, tuple(torch.stack(pair) for pair in zip(*separate, strict=True)))
-    small = [x.requires_grad_() for x in draw(3, "channel", batch=1, heads=1, key=2, value=2) if x is not None]
-    assert torch.autograd.gradcheck(gated_linear_attention, small, check_forward_ad=True)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_compiles_in_one_graph_for_all_lengths(kind: str) -> None:
     torch._dynamo.reset()
@@ -220,13 +200,6 @@ def test_compiles_in_one_graph_for_all_lengths(kind: str) -> None:
                 torch.testing.assert_close(compiled(*inputs), reference(*inputs))
     inputs = draw(33, kind)
     torch.testing.assert_close(gradients(compiled, inputs), gradients(reference, inputs))
-
-
-@pytest.mark.parametrize("kind", ["channel", "none"])
-def test_the_compiled_operator_keeps_torchs_rules(kind: str) -> None:
-    for length in (0, 70):
-        inputs = [None if x is None else x.requires_grad_() for x in draw(length, kind, dtype=torch.float32)]
-        torch.library.opcheck(rule.compiled.__globals__["operator"], inputs)
 
 
 class Rule(torch.nn.Module):
@@ -248,36 +221,6 @@ def test_exports_with_free_batch_and_length(kind: str) -> None:
     for batch, length in ((1, 1), (3, 32), (2, 100)):
         inputs = draw(length, kind, batch=batch, dtype=torch.float32)
         torch.testing.assert_close(program(*inputs), reference(*inputs), rtol=1e-5, atol=1e-5)
-
-
-def test_exports_one_token_as_a_step() -> None:
-    program = torch.export.export(Rule(), draw(1, "channel", dtype=torch.float32))
-    assert not any("scan" in str(node.target) for node in program.graph.nodes)
-    inputs = draw(1, "channel", dtype=torch.float32)
-    torch.testing.assert_close(program.module()(*inputs), reference(*inputs), rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-def test_traces_for_old_exporters() -> None:
-    traced = torch.jit.trace(gated_linear_attention, draw(40, "channel"), check_trace=False)
-    inputs = draw(40, "channel")
-    torch.testing.assert_close(traced(*inputs), reference(*inputs))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["channel", "token"])
-def test_onnx_with_free_batch_and_length(kind: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    onnxruntime = importlib.import_module("onnxruntime")
-    path = tmp_path / "rule.onnx"
-    torch.onnx.export(export(kind), dynamo=True, verbose=False).save(path)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    names = [x.name for x in session.get_inputs()]
-    for batch, length in ((1, 1), (3, 32), (2, 100)):
-        inputs = draw(length, kind, batch=batch, dtype=torch.float32)
-        given_ = [x.numpy() for x in inputs if x is not None]
-        outputs = session.run(None, dict(zip(names, given_, strict=True)))
-        for got, expected in zip(outputs, reference(*inputs), strict=True):
-            torch.testing.assert_close(torch.from_numpy(got), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_macs_are_two_products_a_token() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -15,6 +14,7 @@ from torch.nn import functional as F
 
 from formery.ops import selective_scan as scan
 from formery.ops.selective_scan import reference, selective_scan
+from tests.contract.recurrences import gradients
 from tests.goldens import normal, recorded
 
 pytestmark = pytest.mark.usefixtures("poisoned")
@@ -41,14 +41,6 @@ def draw(
     b, c = (torch.randn(batch, length, groups, state, dtype=torch.float64) for _ in range(2))
     start = torch.randn(batch, groups, state, width, dtype=torch.float64)
     return [x.to(dtype) for x in (u, dt, A, b, c)] + [start.to(torch.promote_types(dtype, torch.float32))]
-
-
-def gradients(form: Callable[..., tuple[Tensor, Tensor]], inputs: list[Tensor]) -> tuple[Tensor, ...]:
-    leaves = [x.clone().requires_grad_() for x in inputs]
-    y, state = form(*leaves)
-    source = torch.Generator().manual_seed(1)
-    weights = [torch.randn(x.shape, generator=source, dtype=torch.float64).to(x.dtype) for x in (y, state)]
-    return torch.autograd.grad((y, state), leaves, weights)
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 16, 33, 70])
@@ -180,95 +172,6 @@ def test_extreme_decay_is_exact_and_finite() -> None:
         for got, expected in zip(form(*inputs), exact, strict=True):
             assert (got.double() - expected).abs().max() <= 5e-6 * expected.abs().max()
         assert all(x.isfinite().all() for x in gradients(form, inputs))
-
-
-def test_second_gradients() -> None:
-    inputs = [x.requires_grad_() for x in draw(4, batch=1, groups=1, state=2, width=2)]
-    assert torch.autograd.gradgradcheck(lambda *x: scan.chunked(*x, chunk=3), inputs)
-
-
-def test_gradients_of_some_inputs_only() -> None:
-    inputs = draw(20)
-    inputs[3].requires_grad_()
-    (got,) = torch.autograd.grad(scan.chunked(*inputs, chunk=8)[0].sum(), inputs[3])
-    (expected,) = torch.autograd.grad(reference(*inputs)[0].sum(), inputs[3])
-    torch.testing.assert_close(got, expected)
-
-
-def test_function_transforms() -> None:
-    inputs = draw(9)
-    stacked = [torch.stack([x, x / 2]) for x in inputs]
-    got = torch.func.vmap(selective_scan)(*stacked)
-    separate = [reference(*inputs), reference(*(x / 2 for x in inputs))]
-    torch.testing.assert_close(got, tuple(torch.stack(pair) for pair in zip(*separate, strict=True)))
-    small = [x.requires_grad_() for x in draw(3, batch=1, groups=1, state=2, width=2)]
-    assert torch.autograd.gradcheck(selective_scan, small, check_forward_ad=True)
-
-
-def test_compiles_in_one_graph_for_all_lengths() -> None:
-    torch._dynamo.reset()
-    compiled = torch.compile(selective_scan, backend="aot_eager", fullgraph=True, dynamic=True)
-    with torch.compiler.set_stance("default"):
-        for length in (70, 20, 50):
-            inputs = draw(length)
-            with torch._dynamo.config.patch(error_on_recompile=length != 70):
-                torch.testing.assert_close(compiled(*inputs), reference(*inputs))
-    inputs = draw(33)
-    torch.testing.assert_close(gradients(compiled, inputs), gradients(reference, inputs))
-
-
-def test_the_compiled_operator_keeps_torchs_rules() -> None:
-    for length in (0, 40):
-        inputs = [x.requires_grad_() for x in draw(length, dtype=torch.float32)]
-        torch.library.opcheck(scan.compiled, inputs)
-
-
-class Scan(torch.nn.Module):
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        return selective_scan(*inputs)
-
-
-def export(strict: bool) -> torch.export.ExportedProgram:
-    batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
-    tokens = {0: batch, 1: length}
-    shapes = (tokens, tokens, None, tokens, tokens, {0: batch})
-    return torch.export.export(Scan(), tuple(draw(50, dtype=torch.float32)), dynamic_shapes=(shapes,), strict=strict)
-
-
-@pytest.mark.parametrize("strict", [False, True])
-def test_exports_with_free_batch_and_length(strict: bool) -> None:
-    program = export(strict).module()
-    for batch, length in ((1, 1), (3, 32), (2, 100)):
-        inputs = draw(length, batch, dtype=torch.float32)
-        torch.testing.assert_close(program(*inputs), reference(*inputs), rtol=1e-5, atol=1e-5)
-
-
-def test_exports_one_token_as_a_step() -> None:
-    program = torch.export.export(Scan(), tuple(draw(1, dtype=torch.float32)))
-    assert not any("scan" in str(node.target) for node in program.graph.nodes)
-    inputs = draw(1, dtype=torch.float32)
-    torch.testing.assert_close(program.module()(*inputs), reference(*inputs), rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-def test_traces_for_old_exporters() -> None:
-    traced = torch.jit.trace(selective_scan, tuple(draw(40)), check_trace=False)
-    inputs = draw(40)
-    torch.testing.assert_close(traced(*inputs), reference(*inputs))
-
-
-@pytest.mark.slow
-def test_onnx_with_free_batch_and_length(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    onnxruntime = importlib.import_module("onnxruntime")
-    path = tmp_path / "scan.onnx"
-    torch.onnx.export(export(False), dynamo=True, verbose=False).save(path)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    names = [x.name for x in session.get_inputs()]
-    for batch, length in ((1, 1), (3, 32), (2, 100)):
-        inputs = draw(length, batch, dtype=torch.float32)
-        outputs = session.run(None, {name: x.numpy() for name, x in zip(names, inputs, strict=True)})
-        for got, expected in zip(outputs, reference(*inputs), strict=True):
-            torch.testing.assert_close(torch.from_numpy(got), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_macs_are_two_products_a_token() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -15,6 +14,7 @@ from torch.nn import functional as F
 
 from formery.ops import state_space_duality as duality
 from formery.ops.state_space_duality import reference, state_space_duality
+from tests.contract.recurrences import gradients
 from tests.goldens import normal, recorded
 
 pytestmark = pytest.mark.usefixtures("poisoned")
@@ -46,14 +46,6 @@ def draw(
     b, c = (torch.randn(batch, length, groups, state, dtype=torch.float64) for _ in range(2))
     start = torch.randn(batch, heads, state, width, dtype=torch.float64)
     return [t.to(dtype) for t in (x, g, b, c)] + [start.to(torch.promote_types(dtype, torch.float32))]
-
-
-def gradients(form: Callable[..., tuple[Tensor, Tensor]], inputs: list[Tensor]) -> tuple[Tensor, ...]:
-    leaves = [x.clone().requires_grad_() for x in inputs]
-    y, state = form(*leaves)
-    source = torch.Generator().manual_seed(1)
-    weights = [torch.randn(x.shape, generator=source, dtype=torch.float64).to(x.dtype) for x in (y, state)]
-    return torch.autograd.grad((y, state), leaves, weights)
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 16, 33, 70])
@@ -193,94 +185,6 @@ def test_long_sums_of_decays_keep_their_digits() -> None:
     for form in FORMS.values():
         for got, expected in zip(form(*inputs), exact, strict=True):
             assert (got.double() - expected).abs().max() <= 2e-6 * expected.abs().max()
-
-
-def test_second_gradients() -> None:
-    inputs = [x.requires_grad_() for x in draw(4, batch=1, heads=2, groups=1, state=2, width=2)]
-    assert torch.autograd.gradgradcheck(lambda *x: duality.chunked(*x, chunk=3), inputs)
-
-
-def test_gradients_of_some_inputs_only() -> None:
-    inputs = draw(20)
-    inputs[2].requires_grad_()
-    (got,) = torch.autograd.grad(duality.chunked(*inputs, chunk=8)[0].sum(), inputs[2])
-    (expected,) = torch.autograd.grad(reference(*inputs)[0].sum(), inputs[2])
-    torch.testing.assert_close(got, expected)
-
-
-def test_function_transforms() -> None:
-    inputs = draw(9)
-    stacked = [torch.stack([x, x / 2]) for x in inputs]
-    got = torch.func.vmap(state_space_duality)(*stacked)
-    separate = [reference(*inputs), reference(*(x / 2 for x in inputs))]
-    torch.testing.assert_close(got, tuple(torch.stack(pair) for pair in zip(*separate, strict=True)))
-    small = [x.requires_grad_() for x in draw(3, batch=1, heads=2, groups=1, state=2, width=2)]
-    assert torch.autograd.gradcheck(state_space_duality, small, check_forward_ad=True)
-
-
-def test_compiles_in_one_graph_for_all_lengths() -> None:
-    torch._dynamo.reset()
-    compiled = torch.compile(state_space_duality, backend="aot_eager", fullgraph=True, dynamic=True)
-    with torch.compiler.set_stance("default"):
-        for length in (70, 20, 50):
-            inputs = draw(length)
-            with torch._dynamo.config.patch(error_on_recompile=length != 70):
-                torch.testing.assert_close(compiled(*inputs), reference(*inputs))
-    inputs = draw(33)
-    torch.testing.assert_close(gradients(compiled, inputs), gradients(reference, inputs))
-
-
-def test_the_compiled_operator_keeps_torchs_rules() -> None:
-    for length in (0, 40):
-        inputs = [x.requires_grad_() for x in draw(length, dtype=torch.float32)]
-        torch.library.opcheck(duality.compiled, inputs)
-
-
-class Duality(torch.nn.Module):
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        return state_space_duality(*inputs)
-
-
-def export(strict: bool) -> torch.export.ExportedProgram:
-    batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
-    shapes = (*({0: batch, 1: length} for _ in range(4)), {0: batch})
-    return torch.export.export(Duality(), tuple(draw(50, dtype=torch.float32)), dynamic_shapes=(shapes,), strict=strict)
-
-
-@pytest.mark.parametrize("strict", [False, True])
-def test_exports_with_free_batch_and_length(strict: bool) -> None:
-    program = export(strict).module()
-    for batch, length in ((1, 1), (3, 32), (2, 100)):
-        inputs = draw(length, batch, dtype=torch.float32)
-        torch.testing.assert_close(program(*inputs), reference(*inputs), rtol=1e-5, atol=1e-5)
-
-
-def test_exports_one_token_as_a_step() -> None:
-    program = torch.export.export(Duality(), tuple(draw(1, dtype=torch.float32)))
-    assert not any("scan" in str(node.target) for node in program.graph.nodes)
-    inputs = draw(1, dtype=torch.float32)
-    torch.testing.assert_close(program.module()(*inputs), reference(*inputs), rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-def test_traces_for_old_exporters() -> None:
-    traced = torch.jit.trace(state_space_duality, tuple(draw(40)), check_trace=False)
-    inputs = draw(40)
-    torch.testing.assert_close(traced(*inputs), reference(*inputs))
-
-
-@pytest.mark.slow
-def test_onnx_with_free_batch_and_length(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    onnxruntime = importlib.import_module("onnxruntime")
-    path = tmp_path / "duality.onnx"
-    torch.onnx.export(export(False), dynamo=True, verbose=False).save(path)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    names = [x.name for x in session.get_inputs()]
-    for batch, length in ((1, 1), (3, 32), (2, 100)):
-        inputs = draw(length, batch, dtype=torch.float32)
-        outputs = session.run(None, {name: x.numpy() for name, x in zip(names, inputs, strict=True)})
-        for got, expected in zip(outputs, reference(*inputs), strict=True):
-            torch.testing.assert_close(torch.from_numpy(got), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_macs_are_two_products_a_token() -> None:
