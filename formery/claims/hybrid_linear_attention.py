@@ -17,11 +17,18 @@ from ..spec import build
 from ..systems.language import hybrid_linear_attention as system
 from .check import Measured, Progress, check
 from .figures import counted
-from .hybrid_linear_attention_learning import ratio_of_loss, ratio_of_recall, recall_of_generations, recall_order, swap
+from .hybrid_linear_attention_learning import (
+    gated_delta_rule_recalls,
+    ratio_of_loss,
+    ratio_of_recall,
+    recall_of_generations,
+    recall_order,
+    swap,
+)
 
 __all__ = [
-    "associative_memory", "cache", "chunks", "figures", "ratio_of_loss", "ratio_of_recall", "recall_of_generations",
-    "recall_order", "reductions", "swap",
+    "associative_memory", "cache", "chunks", "figures", "gated_delta_rule_recalls", "ratio_of_loss", "ratio_of_recall",
+    "recall_of_generations", "recall_order", "reductions", "swap",
 ]  # fmt: skip
 
 BARS = {torch.float32: 1e-5, torch.float64: 1e-10}
