@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import typer
 
 from .options import DATA_HELP, LARGEST_SEED, above_zero, finite
 from .output import JSON, emit, say
-from .places import check_data, folder_to_write
+from .places import check_data, folder_to_write, run_folder
 
 
 def command(
@@ -49,7 +47,7 @@ def command(
     from ..search.settings import Settings
 
     settings = Settings(task or None, max_latency, max_params, max_drop, minutes, effort, seed, image_size)
-    place = folder_to_write(out or f"runs/{Path(data).stem or 'fit'}")
+    place = folder_to_write(out or run_folder(data, "fit"))
     from ..search.fit import fit
 
     report = fit(data, place, settings, resume=resume, say=lambda text: say(text, stderr=True), quiet=False)

@@ -26,6 +26,14 @@ def check_source(text: str) -> None:
         raise BadFile(f"{text or 'the empty name'} does not exist; give a file or a folder")
 
 
+def run_folder(text: str, otherwise: str) -> str:
+    """Where a run on `text` goes unless said: below runs/, by the whole name of its file or folder."""
+    name = Path(text).name
+    if name in ("", ".."):  # the folder we stand in, or one above it
+        name = Path(text).resolve().name
+    return f"runs/{name or otherwise}"
+
+
 def folder_to_write(text: str) -> Path:
     """The folder that results go to; Unwritable where it cannot be made or written to."""
     path = Path(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import typer
@@ -12,6 +13,8 @@ from .output import JSON, emit, say, table
 from .places import check_data, folder_to_write
 
 UNITS = ("mixer", "channel", "joint", "block")
+MAX_DROP = 2.0
+"""Points of the validation score that a model may lose and be written, unless --max-drop says otherwise."""
 
 
 def command(
@@ -24,13 +27,19 @@ def command(
     fold: bool = typer.Option(True, "--fold/--no-fold", help="Fold what can be folded exactly, at the end."),
     data: str = typer.Option("", help=f"What --drop looks at, and the score is measured on: {DATA_HELP}"),
     max_drop: float | None = typer.Option(
-        None, min=0.0, callback=finite, metavar="POINTS", help="Write nothing if the validation score falls by more."
+        None,
+        min=0.0,
+        callback=finite,
+        metavar="POINTS",
+        help=f"Write nothing if the validation score falls by more; {MAX_DROP:g} unless given.",
     ),
     as_json: bool = JSON,
 ) -> None:
     """Make a saved model smaller and faster by rewrites whose effect is exact or measured.
 
-    Example: [bold]formery shrink runs/digits/model --drop 2 --data digits --out smaller[/bold]
+    What a drop costs is only seen: 'formery fit' and 'formery train' train on what is left of a model.
+
+    Example: [bold]formery shrink runs/digits/model --drop 1 --data digits --max-drop 5 --out smaller[/bold]
     """
     from ..errors import BadFile, BadSpec
 
@@ -50,9 +59,12 @@ def command(
 
     opened = open_model(subject)
     result = shrink(opened, source=data or None, drop=drop, unit=unit, fold=fold)
-    if max_drop is not None and result["points_lost"] > max_drop:
-        lost = f"the score falls by {result['points_lost']:.2f} points, more than {max_drop:g}"
-        raise BadSpec(f"{lost}: drop fewer, or train on; nothing is written")
+    bound, lost = MAX_DROP if max_drop is None else max_drop, result.get("points_lost", 0.0)
+    if lost > bound and (place is not None or max_drop is not None):
+        raise BadSpec(
+            f"the score falls by {lost:.2f} points, more than {bound:g}, so nothing is written; drop fewer, or allow "
+            f"it by --max-drop {math.ceil(lost)} and train on what is written"
+        )
     if place is not None:
         opened.save_pretrained(place)
         result["out"] = out

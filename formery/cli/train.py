@@ -11,7 +11,7 @@ import typer
 from .models import SPEC_SUFFIXES, Subject, changes_of, find, is_recipe, read_mapping
 from .options import DATA_HELP, LARGEST_SEED, MODEL_HELP, above_zero
 from .output import JSON, emit, say
-from .places import check_data, folder_to_write
+from .places import check_data, folder_to_write, run_folder
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 BESIDE = ("train", "data", "task")
@@ -110,7 +110,7 @@ def _single(
         raise BadSpec(f"{model} is built as it was saved; --set of its spec goes with names and spec files")
     config = TrainConfig.of({"seed": seed or 0, **beside["train"], **given})
     check_data(data)
-    place = folder_to_write(out or f"runs/{_name(subject)}")
+    place = folder_to_write(out or _home(subject))
 
     from ..training.single import train_one
 
@@ -148,9 +148,9 @@ def _devices(text: str) -> str | int:
     raise BadSpec(f"--devices is {', '.join(DEVICES)}, or how many, got {text!r}")
 
 
-def _name(subject: Subject) -> str:
-    """What a run is called after its model."""
+def _home(subject: Subject) -> str:
+    """Where the run of a model goes unless said."""
     path = subject.path
-    if subject.kind != "spec" and path.name == "model":
-        path = path.parent
-    return path.stem or "model"
+    if subject.kind == "spec":
+        return run_folder(path.stem if path.suffix.lower() in SPEC_SUFFIXES else path.name, "model")
+    return run_folder(str(path.resolve().parent if path.name == "model" else path), "model")

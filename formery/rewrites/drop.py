@@ -141,7 +141,7 @@ def _candidates(anatomy: Anatomy, unit: Unit, kinds: list[str] | None) -> tuple[
             if block.separable:
                 found.append(Candidate(sub.path, block.path, (sub.name,)))
             else:
-                why = f"in the scheme {block.scheme!r} it is no residual branch of its own; drop blocks"
+                why = f"in the scheme {block.scheme!r} it is no residual branch of its own; drop blocks (--unit block)"
                 refused.append(Refusal(what=sub.role, where=sub.path, why=why))
     if not found:
         if refused:

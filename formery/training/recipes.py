@@ -30,7 +30,7 @@ from . import facts
 from .config import TrainConfig
 from .loop import OnProgress, TrainResult, train
 from .processes import is_first
-from .start import fresh_model
+from .start import check_overruled, fresh_model, sized_by
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -201,8 +201,9 @@ def run_recipe(
         raise BadSpec(f"expected.metric: {task.kind} measures no {recipe.expected.metric!r}; {hint}")
     options = {"seed": recipe.seed, **recipe.data}
     data = open_data(options.pop("source"), **options)
-    spec = task.fit_spec(recipe.spec(), data)
-    model = fresh_model(spec, seed=recipe.seed, init=recipe.init)
+    check_overruled({path.removeprefix("model."): value for path, value in (overrides or {}).items()}, data)
+    with sized_by(data):
+        model = fresh_model(task.fit_spec(recipe.spec(), data), seed=recipe.seed, init=recipe.init)
     training = train(
         model, data, task, recipe.config, folder=out / TRAINING, resume=resume, devices=devices,
         time_limit=time_limit, on_progress=on_progress, quiet=quiet,

@@ -21,6 +21,7 @@ from .config import TrainConfig
 from .loop import train
 from .processes import is_first
 from .recipes import MODEL, RESULT, TRAINING
+from .start import check_overruled, sized_by
 
 
 def train_one(
@@ -88,8 +89,10 @@ def _fresh(
     """A model with its first weights, fitted to the data."""
     resolved = model_spec(spec, override=changes or None)
     data = open_data(source, seed=seed, **options) if isinstance(source, str | Path) else source
+    check_overruled(changes, data)
     chosen = task_of({"kind": data.task, **task})
-    return create_model(chosen.fit_spec(resolved, data)), data, chosen
+    with sized_by(data):
+        return create_model(chosen.fit_spec(resolved, data)), data, chosen
 
 
 def _further(

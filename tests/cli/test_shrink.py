@@ -14,7 +14,7 @@ Ask = Callable[..., Answer]
 @pytest.mark.usefixtures("shop")
 def test_drop_and_fold_are_written_and_reported(ask: Ask, tmp_path: Path) -> None:
     out = tmp_path / "smaller"
-    facts = ask("shrink", "image", "--drop", 1, "--data", "digits", "--out", out, "--json").json
+    facts = ask("shrink", "image", "--drop", 1, "--data", "digits", "--max-drop", 100, "--out", out, "--json").json
     assert [report["rewrite"] for report in facts["rewrites"]] == ["drop", "fold"]
     assert facts["points_lost"] == pytest.approx(100 * (facts["before"] - facts["after"]), abs=1e-9)
     before, after = formery.Model.from_pretrained("image/model"), formery.Model.from_pretrained(out)
@@ -53,6 +53,24 @@ def test_the_bound_is_kept(refused: Callable[..., str], tmp_path: Path) -> None:
     line = refused("shrink", "image", "--drop", 3, "--data", "digits", "--max-drop", 0.1, "--out", out)
     assert "more than 0.1" in line
     assert not out.exists()
+
+
+@pytest.mark.usefixtures("shop")
+def test_what_costs_much_is_written_when_asked_for_only(
+    ask: Ask, refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from formery.runtime import shrinking
+
+    real = shrinking.shrink
+    monkeypatch.setattr(shrinking, "shrink", lambda *a, **k: real(*a, **k) | {"points_lost": 55.5})
+    given = ["shrink", "image", "--drop", 1, "--data", "digits"]
+    line = refused(*given, "--out", tmp_path / "small")
+    assert "falls by 55.50 points, more than 2, so nothing is written" in line
+    assert "--max-drop 56" in line
+    assert not (tmp_path / "small").exists()
+    assert "nothing is written" in ask(*given).out
+    assert ask(*given, "--max-drop", 56, "--out", tmp_path / "small").code == 0
+    assert (tmp_path / "small" / "config.json").exists()
 
 
 @pytest.mark.usefixtures("shop")

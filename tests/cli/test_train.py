@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import formery
+from formery.cli.places import run_folder
 from tests.cli.conftest import LENGTH, Answer, pictures
 
 Ask = Callable[..., Answer]
@@ -166,6 +167,12 @@ def test_a_recipe(ask: Ask, tmp_path: Path, refused: Callable[..., str], monkeyp
         (["image.yaml", "digits", *SHORT, "--set", "train=1"], "train.NAME"),
         (["image.yaml", "digits", *SHORT, "--set", "data.nosuch=1"], "no option 'nosuch'"),
         (["image.yaml", "digits", *SHORT, "--set", "data.image_size=x"], "image_size"),
+        (["vit_tiny", "digits", *SHORT], "got 8: the images of digits have that size; give --set data.image_size=..."),
+        (
+            ["vit_tiny", "digits", *SHORT, "--set", "stem.img_size=100"],
+            "has image_size 8; give --set data.image_size=100",
+        ),
+        (["image.yaml", "digits", *SHORT, "--set", "head.num_classes=3"], "has num_classes 10; leave it out"),
         (["image.yaml", "digits", *SHORT, "--set", "task.nosuch=1"], "no such option"),
         (["image.yaml", "digits", *SHORT, "--set", "head.nosuch=1"], "head"),
         (["image.yaml", "digits", *SHORT, "--learning-rate", "1e30", "--set", "train.grad_clip=null"], "diverged"),
@@ -186,3 +193,30 @@ def test_data_that_are_no_numbers(shop: Path, tmp_path: Path, refused: Callable[
     assert "error" in refused("train", "image.yaml", tmp_path / "same", *SHORT, "--out", tmp_path / "run")
     shutil.copy(shop / "broken.png", tmp_path / "same" / "a" / "9.png")
     assert "9.png" in refused("train", "image.yaml", tmp_path / "same", *SHORT, "--out", tmp_path / "run")
+
+
+@pytest.mark.usefixtures("shop")
+def test_other_processes_of_a_training_say_nothing(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from formery.training import single
+
+    facts = {"metrics": {"validation": {"accuracy": 1.0}}, "status": "finished", "steps": 4}
+    monkeypatch.setattr(single, "train_one", lambda *_, **__: facts)
+    train = ["train", "image.yaml", "digits", *SHORT, "--devices", 2, "--out", tmp_path / "run"]
+    assert "finished" in ask(*train).out
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert ask(*train).out == ask(*train, "--json").out == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [("data.v1", "runs/data.v1"), ("a/data.v2/", "runs/data.v2"), ("words.txt", "runs/words.txt"), ("/", "runs/fit")],
+)
+def test_where_a_run_goes_unless_said(text: str, place: str) -> None:
+    assert run_folder(text, "fit") == place
+
+
+def test_where_a_run_on_the_folder_here_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photos.v1" / "inner").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "photos.v1" / "inner")
+    assert run_folder(".", "fit") == "runs/inner"
+    assert run_folder("..", "fit") == run_folder("../", "fit") == "runs/photos.v1"
