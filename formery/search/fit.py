@@ -17,13 +17,15 @@ from ..errors import BadSpec, CannotExport
 from ..files import write_json
 from ..model import Model
 from ..runtime.export import example, export_onnx
+from ..runtime.int8 import quantise
 from ..runtime.onnx_model import OnnxModel
-from ..runtime.ship import ship_int8
-from ..saving import formery_version
+from ..runtime.ship import calibration, ship_int8
+from ..saving import CONFIG, WEIGHTS, formery_version
 from ..tasks import task_of
 from ..tasks.task import in_words
 from ..training import TrainConfig, arithmetic, facts, train
 from ..training.plan import seconds_per_step
+from ..training.processes import taken
 from ..training.start import fresh_model
 from . import budget, latency
 from .candidates import Candidate, propose
@@ -49,7 +51,7 @@ def fit(
 
     `out` receives `model/` (saved model), `model.onnx`, `model.int8.onnx` if int8 keeps within the bound,
     `report.html` and `report.json`; `work/` keeps what a resumed fit needs. Errors of data, settings and places are
-    FormeryErrors that name the fault.
+    FormeryErrors that name the fault; where no candidate is within the bounds nothing is left behind.
     """
     return Fit(source, Path(out), settings or Settings(), say or (lambda line: None), quiet).run(resume)
 
@@ -72,7 +74,11 @@ class Fit:
 
     def run(self, resume: bool) -> dict[str, Any]:
         """All stages; what is journalled already is taken from there."""
-        self.journal.begin(self._identity(), resume=resume)
+        with taken(self.out / "work"):
+            self.journal.begin(self._identity(), resume=resume)
+            return self._repeatably()
+
+    def _repeatably(self) -> dict[str, Any]:
         # The same threads and products as at first, so that sums are taken in the same order and round alike.
         threads = self.journal.once("threads", torch.get_num_threads)
         with arithmetic.repeated(threads, self.journal.once("arithmetic", arithmetic.chosen)):
@@ -141,7 +147,9 @@ class Fit:
             least = min(measured[name][key] for name in field)
             field = [name for name in field if measured[name][key] <= bound]
             if not field:
-                raise BadSpec(f"no candidate has at most {bound:g} {unit}; the least is {least:.4g}: raise the bound")
+                self.journal.discard()
+                said, had = (f"{n:,}" if isinstance(n, int) else f"{n:.4g}" for n in (bound, least))
+                raise BadSpec(f"no candidate has at most {said} {unit}; the least is {had}: raise the bound")
         left_out = [name for name in self.specs if name not in field]
         if left_out:
             self.say(f"beyond the bounds: {', '.join(left_out)}")
@@ -255,9 +263,20 @@ class Fit:
             return found
 
         shipped = self.journal.once("shipped", make)
+        self._restore(model, shipped)
         onnx = shipped["onnx"]
         self.say(f"exported, largest difference {onnx['max_difference']:.2g} at {onnx['checked_shape']}")
         return shipped
+
+    def _restore(self, model: Model, shipped: dict[str, Any]) -> None:
+        """Make again what was shipped by an earlier run and is there no longer."""
+        folder, onnx, int8 = (self.out / name for name in ("model", "model.onnx", "model.int8.onnx"))
+        if not all((folder / name).is_file() for name in (CONFIG, WEIGHTS)):
+            model.save_pretrained(folder)
+        if not onnx.is_file():
+            export_onnx(model, onnx)
+        if shipped["int8"]["shipped"] and not int8.is_file():
+            quantise(onnx, int8, calibration(self.data, self.task))
 
     def _kept(self, steps: list[dict[str, Any]]) -> dict[str, Any]:
         return [step for step in steps if step["kept"]][-1]

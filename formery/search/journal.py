@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,11 +38,19 @@ class Journal:
         value: T = self.get(name)
         return value
 
+    def discard(self) -> None:
+        """Forget everything, as if nothing had been begun."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
     def begin(self, identity: dict[str, Any], *, resume: bool) -> None:
         """Take the folder for a run of this identity. Unwritable where another run is there that is not to be resumed,
         BadSpec where it is one of other data or settings."""
         if not self.has("identity"):
-            self.once("identity", lambda: identity)
+            try:
+                self.once("identity", lambda: identity)
+            except BaseException:
+                self.discard()
+                raise
             return
         if not resume:
             raise Unwritable(f"{self.folder.parents[1]} holds a fit; go on with --resume, or choose another --out")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,12 +18,13 @@ import torch
 from safetensors.torch import load_file
 
 from formery.data.drawn import write_textures
-from formery.errors import BadSpec
+from formery.errors import BadSpec, Unwritable
 from formery.model import Model
 from formery.runtime.onnx_model import OnnxModel
 from formery.search.fit import fit
 from formery.search.report import page
 from formery.search.settings import Settings
+from formery.training.processes import taken
 
 EFFORT = 0.03
 
@@ -129,8 +131,30 @@ def test_a_text_file_works_as_well(tmp_path: Path) -> None:
 
 
 def test_bounds_that_nothing_meets_are_refused_with_what_would_do(textures: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadSpec, match="at most 100 parameters; the least is"):
+    with pytest.raises(BadSpec, match=r"at most 100 parameters; the least is 264,739: raise the bound"):
         fit(textures, tmp_path / "out", Settings(max_params=100), quiet=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_resumed_fit_makes_again_what_is_missing(
+    textures: Path, unbroken: tuple[Path, float], tmp_path: Path
+) -> None:
+    out = shutil.copytree(unbroken[0], tmp_path / "out")
+    shutil.rmtree(out / "model")
+    names = [name for name in ("model.onnx", "model.int8.onnx", "report.html", "report.json") if (out / name).exists()]
+    for name in names:
+        (out / name).unlink()
+    found = fit(textures, out, Settings(effort=EFFORT), resume=True, quiet=True)
+    assert found == report(unbroken[0]) == report(out)
+    assert weights(out) == weights(unbroken[0])
+    model, images = Model.from_pretrained(out / "model").eval(), torch.randn(2, 3, 24, 24)
+    torch.testing.assert_close(OnnxModel(out / "model.onnx")(images), model(images), atol=1e-4, rtol=1e-3)
+    assert [(out / name).exists() for name in names] == [True] * len(names)
+
+
+def test_two_fits_do_not_share_a_folder(textures: Path, tmp_path: Path) -> None:
+    with taken(tmp_path / "out" / "work"), pytest.raises(Unwritable, match=r"another process \(\d+\) is at work"):
+        fit(textures, tmp_path / "out", quiet=True)
 
 
 def test_a_bound_on_parameters_holds(textures: Path, tmp_path: Path) -> None:

@@ -82,6 +82,9 @@ def test_equal_models_keep_the_order_of_their_names() -> None:
 
 def test_a_journal_makes_each_result_once(tmp_path: Any) -> None:
     journal, calls = Journal(tmp_path / "work" / "journal"), []
+    with pytest.raises(UnicodeEncodeError):
+        journal.begin({"data": "\udce9"}, resume=False)
+    assert not journal.folder.exists()
 
     def make() -> dict[str, Any]:
         calls.append(1)
