@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
-from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils.generic import can_return_tuple
 
 from .... import saving
@@ -258,7 +257,7 @@ class FormeryForCausalLM(FormeryPreTrainedModel, GenerationMixin):
         logits_to_keep: int | Tensor = 0,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """Scores (B, L, vocab), of the last `logits_to_keep` tokens where it is a number above 0.
+        """Scores (B, L, vocab), of the last `logits_to_keep` tokens where it is a number above 0, or of those it names.
 
         `labels` (B, L) are the tokens themselves, -100 where nothing is to be predicted; the loss is the mean cross
         entropy of each next one. The rest as in `FormeryModel`.
@@ -274,8 +273,9 @@ class FormeryForCausalLM(FormeryPreTrainedModel, GenerationMixin):
             return_dict=True,
             **kwargs,
         )
-        kept = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)
-        logits = self.net.head(Features(kept), NOTHING)
+        last = outputs.last_hidden_state
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.net.head(Features(last[:, kept]), NOTHING)
         loss = None
         if labels is not None:
             more = {key: kwargs[key] for key in OF_LOSS if kwargs.get(key) is not None}
