@@ -123,7 +123,7 @@ def characterize(
     with evaluating(model), torch.inference_mode(), using_threads(threads), without_collection():
         for length in wanted:
             needed = _expected(model, points, length)
-            left = memory_left(next(model.parameters()).device) if room is None else room
+            left = _left(next(model.parameters()).device) if room is None else room
             if left is not None and needed > SPARE * left:
                 stopped = (
                     f"a context of {length:,} is expected to take {size(needed)} beside the weights, "
@@ -139,6 +139,11 @@ def characterize(
         "state_bytes": exponent([(p.tokens, p.state_bytes) for p in points]),
     }
     return Curve(name or model.name, counted.total, counted.bytes + counted.buffer_bytes, points, stopped, exponents)
+
+
+def _left(device: torch.device) -> int | None:
+    """Bytes that can still be asked for on a device; None where nobody says."""
+    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else memory_left()
 
 
 def _expected(model: Model, points: Sequence[Point], length: int) -> float:
