@@ -22,6 +22,7 @@ INDEX = {
     "segment_attention": "segment_attention:SegmentAttention",
     "spatial_fc": "spatial_fc:SpatialFC",
     "spatial_mlp": "spatial_mlp:SpatialMLP",
+    "spiking_attention": "spiking:SpikingAttention",
     "spiking_legendre_memory": "spiking:SpikingLegendreMemory",
     "spiking_mlp": "spiking:SpikingMLP",
     "temporal_convolution": "temporal_convolution:TemporalConvolution",

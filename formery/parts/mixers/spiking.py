@@ -15,13 +15,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ...context import NOTHING, Context, Slot, State
+from ...errors import BadSpec
 from ...ops import legendre_memory as rule
 from ...ops.leaky_fire import leaky_fire
 from ..dense import Dense
 from ..norms.batch import Batch
 from .legendre_memory import at_end, keep_tables, remembered
 from .mixer import Mixer
-from .ragged import along_rows
+from .ragged import along_rows, real
 
 Fires = Literal["before", "after"]
 """Whether neurons stand in front of dense layers or behind them."""
@@ -186,3 +187,55 @@ class SpikingMLP(Mixer):
 
     def new_state(self, batch: int, capacity: int) -> State:
         return State(first=self.first.new_state(batch), second=self.second.new_state(batch))
+
+
+class SpikingAttention(Mixer):
+    """Attention of spikes without a softmax: fire(scale * q k^T v), from queries, keys and values that are spikes.
+
+    All tokens see all; neurons in front of the projections, behind them, and behind the product, of which the last have
+    no norm and a threshold of their own. What LMUFormer's authors compare their spiking memory with.
+    """
+
+    EXAMPLES = ({"heads": 4, "threshold": 0.1, "last_threshold": 0.1},)
+    grids = (1,)
+    packs = True
+    looks_at_batch = surrogate = True
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        heads: Annotated[int, Field(gt=0)] = 4,
+        scale: float = 0.25,
+        threshold: float = 1.0,
+        last_threshold: float = 0.5,
+        tau: Annotated[float, Field(ge=1)] = 2.0,
+    ) -> None:
+        super().__init__()
+        if dim % heads:
+            raise BadSpec(f"heads ({heads}) does not divide the width {dim}; choose a divisor")
+        self.heads, self.scale, self.last_threshold, self.tau = heads, scale, last_threshold, tau
+        self.first = Neurons(dim, threshold, tau)
+        self.q, self.k, self.v = (Dense(dim, dim, bias=False) for _ in range(3))
+        self.q_neurons, self.k_neurons, self.v_neurons = (Neurons(dim, threshold, tau) for _ in range(3))
+        self.out, self.norm = Dense(dim, dim), Batch(dim)
+
+    def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
+        return along_rows(self._rows, x, ctx, state)
+
+    def _rows(self, x: Tensor, state: State | None, lengths: Tensor | None) -> Tensor:
+        """Rows (B, L, C) of which the first `lengths` (B,) tokens count."""
+        s = self.first(x)
+        q, k, v = (
+            neurons(layer(s)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for layer, neurons in ((self.q, self.q_neurons), (self.k, self.k_neurons), (self.v, self.v_neurons))
+        )
+        if lengths is not None:
+            k = k * real(x, lengths)[:, None, :, None]
+        y = (q @ (k.mT @ v)) * self.scale
+        spikes, _ = leaky_fire(y.transpose(1, 2).flatten(2), None, self.last_threshold, self.tau)
+        return self.norm(self.out(spikes))
+
+    def macs(self, tokens: int, past: int = 0) -> int:
+        dim = self.out.in_features
+        return 2 * tokens * dim * dim // self.heads
