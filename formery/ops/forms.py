@@ -27,11 +27,12 @@ def transformed() -> bool:
     return tracing or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
-def may_overwrite(*tensors: Tensor) -> bool:
-    """Whether a state that its owner gives away may be written over: plain work, and no gradient passes."""
-    if torch.compiler.is_compiling() or transformed():
+def may_overwrite(state: Tensor, *others: Tensor) -> bool:
+    """Whether a state that its owner gives away may be written over: plain work, and no gradient passes or has passed
+    through it."""
+    if torch.compiler.is_compiling() or transformed() or state.requires_grad:
         return False
-    return not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors))
+    return not (torch.is_grad_enabled() and any(x.requires_grad for x in others))
 
 
 def without_autocast(x: Tensor, work: Callable[[], T]) -> T:

@@ -109,14 +109,18 @@ def test_step_is_one_token_of_the_definition() -> None:
     assert torch.autograd.gradcheck(scan.step, inputs)
 
 
-@pytest.mark.parametrize(("length", "follows", "over"), [(1, False, True), (1, True, False), (5, False, False)])
-def test_a_state_given_away_is_written_over(length: int, follows: bool, over: bool) -> None:
-    """By a single token where no gradient passes, and by nothing else."""
+@pytest.mark.parametrize(
+    ("length", "follows", "grad", "over"),
+    [(1, False, True, True), (1, True, True, False), (1, True, False, False), (5, False, True, False)],
+)
+def test_a_state_given_away_is_written_over(length: int, follows: bool, grad: bool, over: bool) -> None:
+    """By a single token where no gradient passes or has passed, and by nothing else."""
     for dtype in (torch.float32, torch.bfloat16):
         inputs = draw(length, dtype=dtype)
         inputs[-1].requires_grad_(follows)
         wanted, before = selective_scan(*inputs), inputs[-1].clone()
-        got = selective_scan(*inputs, overwrite=True)
+        with torch.set_grad_enabled(grad):
+            got = selective_scan(*inputs, overwrite=True)
         torch.testing.assert_close(got, wanted, rtol=0, atol=0)
         assert (got[1].data_ptr() == inputs[-1].data_ptr()) is over
         assert torch.equal(inputs[-1], before) is not over

@@ -45,7 +45,7 @@ def _fastest(
     if transformed():
         return differentiable(u, dt, A, b, c, state)
     if one(u.shape[1]):
-        overwrite = overwrite and may_overwrite(u, dt, A, b, c, state)
+        overwrite = overwrite and may_overwrite(state, u, dt, A, b, c)
         y, state = step(u[:, 0], dt[:, 0], A, b[:, 0], c[:, 0], state, overwrite=overwrite)
         return y[:, None], state
     if torch.compiler.is_exporting():

@@ -43,7 +43,7 @@ def _fastest(x: Tensor, g: Tensor, b: Tensor, c: Tensor, state: Tensor, overwrit
     if transformed():
         return differentiable(x, g, b, c, state)
     if one(x.shape[1]):
-        overwrite = overwrite and may_overwrite(x, g, b, c, state)
+        overwrite = overwrite and may_overwrite(state, x, g, b, c)
         y, state = step(x[:, 0], g[:, 0], b[:, 0], c[:, 0], state, overwrite=overwrite)
         return y[:, None], state
     if torch.compiler.is_exporting():

@@ -86,7 +86,10 @@ class Mamba(Mixer):
         seen = u if self.selective else torch.ones_like(u)
         step, b, c = self.select(seen).split(self.widths, dim=-1)
         wide = torch.promote_types(x.dtype, torch.float32)
-        dt = F.softplus(linear(step, self.step_weight).to(wide) + self.step_bias.to(wide))
+        if x.dtype == wide:
+            dt = F.softplus(linear(step, self.step_weight, self.step_bias))
+        else:  # the bias, near -5, would round away what the token says
+            dt = F.softplus(linear(step, self.step_weight).to(wide) + self.step_bias.to(wide))
         if lengths is not None:  # padding neither decays nor writes
             dt = dt * real(x, lengths)[..., None]
         memory = None if state is None else state.slot("memory").value
@@ -96,7 +99,7 @@ class Mamba(Mixer):
         if state is not None:
             state.slot("memory").put(memory)
         y = torch.addcmul(y[:, :, 0], u, self.skip)
-        return self.out(y * F.silu(gate))
+        return self.out(F.silu(gate).mul_(y))
 
     def new_state(self, batch: int, capacity: int) -> State:
         weight = self.project.weight

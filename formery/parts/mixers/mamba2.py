@@ -108,8 +108,8 @@ class Mamba2(Mixer):
 
     def _normed(self, y: Tensor, gate: Tensor) -> Tensor:
         """RMS norm of what passed the gate, each group alone."""
-        gated = (y * F.silu(gate.to(y.dtype))).unflatten(-1, (self.groups, -1))
-        return rms_norm(gated, None, self.eps).flatten(-2).to(gate.dtype) * self.norm
+        gated = F.silu(gate.to(y.dtype)).mul_(y).unflatten(-1, (self.groups, -1))
+        return rms_norm(gated, self.norm.view(self.groups, -1), self.eps).flatten(-2).to(gate.dtype)
 
     def new_state(self, batch: int, capacity: int) -> State:
         weight = self.project.weight
