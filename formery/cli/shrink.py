@@ -37,9 +37,10 @@ def command(
 ) -> None:
     """Make a saved model smaller and faster by rewrites whose effect is exact or measured.
 
-    What a drop costs is only seen: 'formery fit' and 'formery train' train on what is left of a model.
+    Without --out it only says what that costs. 'formery train' trains what is left further; 'formery fit' does both.
 
-    Example: [bold]formery shrink runs/digits/model --drop 1 --data digits --max-drop 5 --out smaller[/bold]
+    Example: [bold]formery shrink runs/digits/model --drop 1 --data digits[/bold], [bold]formery shrink
+    runs/digits/model --out folded[/bold]
     """
     from ..errors import BadFile, BadSpec
 
