@@ -22,14 +22,14 @@ NUMBER = "{:.6g}"
 
 
 def record(results: Iterable[Mapping[str, Any]], *, today: date | None = None) -> list[Path]:
-    """Write what was found (passed or failed) below its claim; the cards that were written.
+    """Write what was found of slow claims (passed or failed) below them; the cards that were written.
 
     The record says verdict, figures, date, seconds, torch and processor. Unwritable where the cards of this
     installation cannot be changed.
     """
     by_card: dict[str, list[Mapping[str, Any]]] = {}
     for result in results:
-        if result["verdict"] in ("passed", "failed"):
+        if result["verdict"] in ("passed", "failed") and _is_slow(result):
             by_card.setdefault(result["system"], []).append(result)
     written = []
     for name, found in by_card.items():
@@ -43,6 +43,12 @@ def record(results: Iterable[Mapping[str, Any]], *, today: date | None = None) -
     cards.everything.cache_clear()
     cards.variants.cache_clear()
     return written
+
+
+def _is_slow(result: Mapping[str, Any]) -> bool:
+    """Whether a claim is remembered; what takes seconds is measured whenever it is asked for."""
+    claims = cards.card(result["system"]).claims
+    return any(claim["id"] == result["claim"] and claim.get("slow", False) for claim in claims)
 
 
 def _path(name: str) -> Path:
