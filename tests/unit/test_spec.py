@@ -153,8 +153,8 @@ def test_drop_path_rises_evenly(words: list[str], rate: float) -> None:
             "body: layout '(a attention', at character 13: '(' without ')'",
         ),
         (
-            replaced(TEXT, "body.layout", "a atention"),
-            "body: layout: no block, mixer or channel mixer is called 'atention'; did you mean attention",
+            replaced(TEXT, "body.layout", "a poolin"),
+            "body: layout: no block, mixer or channel mixer is called 'poolin'; did you mean pooling?",
         ),
         (replaced(TEXT, "body.layout", 4), "body.layout: input should be a valid string, got 4"),
         (replaced(TEXT, "body.depth", 4), "body: a stack has a layout, or a depth (with a mixer): give one of them"),
