@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -39,6 +40,12 @@ def costs(seed: int, progress: Progress) -> Measured:
     said = f"slopes {slopes['convolutions']:.2f} and {slopes['average']:.2f}; from 4,096 tokens on the average takes "
     said += f"{min(ratios):.2f} to {max(ratios):.2f} times as long"
     note = "The average's transform goes piece by piece from 4,096 tokens on, so it is linear there as well."
+    if not linear:
+        row = list(times["convolutions"].items())
+        jumps = {n: later / now for (n, now), (_, later) in pairwise(row)}
+        at = max(jumps, key=lambda n: jumps[n])
+        note += f" The convolutions' time grows {jumps[at]:.0f}-fold from {at} to twice as many tokens, where buffers "
+        note += "outgrow what the allocator keeps; on a machine with other work the clock says little."
     value = {"seconds": times, "slopes": slopes, "ratios": dict(zip(long, ratios, strict=True))}
     return Measured(value, passed, said, "operator up to 7.07x faster forward, at 131K, on a GPU", note)
 

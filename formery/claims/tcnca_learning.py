@@ -58,7 +58,7 @@ def spec(move: Any, chunk: int = CHUNK) -> dict[str, Any]:
 
 @check
 def associations(seed: int, progress: Progress) -> Measured:
-    """Convolutions and chunks, the average and chunks, chunks alone: 600 steps each."""
+    """Convolutions and chunks, the average and chunks, chunks alone: 240 steps each."""
     convolutions = {"kind": "temporal_convolution", "width": 5, "factor": 2, "layers": 5}
     nets: dict[str, dict[str, Any]] = {
         "TCNCA": spec(convolutions),
@@ -84,7 +84,7 @@ def associations(seed: int, progress: Progress) -> Measured:
     )
 
 
-STEPS = 600
+STEPS = 240
 
 
 def right(model: Model, draw: Draw) -> float:
