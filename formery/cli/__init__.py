@@ -10,6 +10,14 @@ if TYPE_CHECKING:
     from types import FrameType
 
 
+class Terminated(KeyboardInterrupt):
+    """What SIGTERM raises. Of this kind because Python's compiler, at work in every import, swallows any other."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
 def main() -> None:
     """Run `formery`; user mistakes are one line on stderr and exit code 2, an interrupt is exit code 130."""
     try:  # all imports stand inside: whoever interrupts at once wants no traceback
@@ -20,6 +28,8 @@ def main() -> None:
         from .app import run
 
         code = run(sys.argv[1:])
+    except Terminated as end:
+        code = 128 + end.number
     except KeyboardInterrupt:  # before the commands were there to answer it
         code = 130
     sys.exit(code)
@@ -27,7 +37,7 @@ def main() -> None:
 
 def _leave(number: int, frame: FrameType | None) -> None:
     """End in order when asked to: what is half written is removed on the way out."""
-    sys.exit(128 + number)
+    raise Terminated(number)
 
 
 def _speak_anything() -> None:

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 import typer
 
-from . import faults
+from . import Terminated, faults
 
 COMMANDS = {
     "list": "listing",
@@ -81,6 +81,8 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:  # the reader of our output has left
         _let_go(sys.stdout)
         return 0
+    except Terminated:
+        raise
     except KeyboardInterrupt:
         _tell("interrupted")
         return INTERRUPTED
