@@ -15,6 +15,7 @@ from torch import Tensor
 from . import gated_delta_rule as gated
 from .forms import one, transformed, without_autocast
 from .gated_delta_rule import macs as macs
+from .profiled import SCAN, profiled
 
 
 def reference(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -29,6 +30,7 @@ def chunked(
     return gated.chunked(q, k, v, None, beta, state, chunk)
 
 
+@profiled(SCAN)
 def delta_rule(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The fastest form for these inputs where they are used; `state` None means zeros."""
     if one(q.shape[1]) or transformed() or torch.compiler.is_compiling() or torch.compiler.is_exporting():
