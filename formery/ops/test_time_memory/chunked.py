@@ -122,7 +122,8 @@ def orthogonalised(
     each, speeds = [], []
     for i, w in enumerate(weights):
         if i < num:
-            S = (found.left[i].mT[:, :, None] * by.pairs[..., None, :]) @ found.right[i][:, :, None]
+            outer = found.left[i][..., None] * found.right[i][..., None, :]  # (B, H, E, in, out)
+            S = (by.pairs @ outer.flatten(3)).unflatten(-1, outer.shape[3:])
         else:
             assert found.gain is not None
             S = (by.pairs @ found.gain)[..., None, :]
@@ -145,22 +146,36 @@ def chunked(
     q: Tensor, k: Tensor, v: Tensor, gates: Gates, memory: Memory, rule: Rule, lengths: Tensor | None = None
 ) -> tuple[Tensor, Memory]:
     """`reference` by chunks. Rows whose chunks begin together are cut where they begin, others are laid out so."""
+    if memory.open is not None and q.shape[1] == 1:
+        return token(q, k, v, gates, memory, rule, lengths)
     if lengths is None:
-        if memory.open is None:
-            return together(q, k, v, gates, memory, rule, 0)
-        if q.shape[1] == 1:
-            return together(q, k, v, gates, memory, rule, -1)
-        if memory.open.is_meta:  # without values: as if every row were at a chunk's start
+        if memory.open is None or memory.open.is_meta:  # without values: as if every row were at a chunk's start
             return together(q, k, v, gates, memory, rule, 0)
         if not bool((memory.open != memory.open[:1]).any()):
             return together(q, k, v, gates, memory, rule, int(memory.open.sum()) // max(1, memory.open.shape[0]))
-    return apart(q, k, v, gates, memory, rule, lengths)
+    return apart(q, k, v, gates, memory, rule, lengths, known=not q.is_meta)
+
+
+def token(
+    q: Tensor, k: Tensor, v: Tensor, gates: Gates, memory: Memory, rule: Rule, lengths: Tensor | None = None
+) -> tuple[Tensor, Memory]:
+    """A single token, wherever in its chunk each row is; `lengths` (B,) say whether a row has it."""
+    dtype = working_dtype(q, memory)
+    past, gates = wide(memory, dtype), closed(gates, lengths, dtype)
+    assert past.open is not None
+    rows, tails = laid(q, k, v, gates, past)
+    y, (weights, frozen, momentum) = advance(cut(rows, 0, 1, rule), past.weights, past.frozen, past.momentum, rule)
+    now = past.open + (1 if lengths is None else lengths)
+    frozen = at_ends(now == rule.chunk, weights, frozen)
+    keys, values, counts = (last_pairs(*pair, lengths) for pair in tails)
+    after = Memory(weights, frozen, momentum, keys, values, counts, now % rule.chunk)
+    return y.transpose(1, 2).to(v.dtype), after
 
 
 def together(
     q: Tensor, k: Tensor, v: Tensor, gates: Gates, memory: Memory, rule: Rule, num_open: int
 ) -> tuple[Tensor, Memory]:
-    """Rows with as many tokens in the open chunk, `num_open`; -1 for a single token, which asks for no number."""
+    """Rows with as many tokens in the open chunk, `num_open`."""
     dtype, length = working_dtype(q, memory), int(q.shape[1])
     past, gates = wide(memory, dtype), closed(gates, None, dtype)
     rows, tails = laid(q, k, v, gates, past)
@@ -168,20 +183,13 @@ def together(
     frozen = weights if past.open is None else past.frozen
     outputs, start = [v[:, :0].transpose(1, 2)], 0
     while start < length:
-        end = min(length, start + rule.chunk - max(num_open, 0)) if num_open >= 0 else length
+        end = min(length, start + rule.chunk - num_open)
         y, (weights, frozen, momentum) = advance(cut(rows, start, end, rule), weights, frozen, momentum, rule)
         outputs.append(y.to(v.dtype))
-        if num_open >= 0:
-            num_open = (num_open + end - start) % rule.chunk
-            frozen = tuple(w.clone() for w in weights) if num_open == 0 else frozen  # two states, two memories
+        num_open = (num_open + end - start) % rule.chunk
+        frozen = tuple(w.clone() for w in weights) if num_open == 0 else frozen  # two states, two memories
         start = end
-    if num_open >= 0:
-        now = torch.full((q.shape[0],), num_open, device=q.device)
-    else:
-        assert past.open is not None
-        now = (past.open + 1) % rule.chunk
-        full = (now == 0)[:, None, None, None]
-        frozen = tuple(torch.where(full, w, f) for w, f in zip(weights, frozen, strict=True))
+    now = torch.full((q.shape[0],), num_open, device=q.device)
     keys, values, counts = (last_pairs(*pair, None) for pair in tails)
     return torch.cat(outputs, dim=2).transpose(1, 2), Memory(weights, frozen, momentum, keys, values, counts, now)
 
@@ -224,6 +232,8 @@ class Chunks(NamedTuple):
     """As of `laid`, `num` chunks long."""
     start: Tensor
     """(B,) where a row's first token is."""
+    end: Tensor
+    """(B,) where its last one ends."""
     complete: Tensor
     """(num, B) whether the row fills that chunk."""
     tails: list[tuple[Tensor, Tensor]]
@@ -246,25 +256,30 @@ def aligned(
             rows[i] = shifted(x, start, count + more, num * C + more)
     end = start + count
     ends = (torch.arange(num, device=q.device) + 1) * C
-    return Chunks(rows, start, ends[:, None] <= end, tails, end % C)
+    return Chunks(rows, start, end, ends[:, None] <= end, tails, end % C)
 
 
 def apart(
-    q: Tensor, k: Tensor, v: Tensor, gates: Gates, memory: Memory, rule: Rule, lengths: Tensor | None = None
-) -> tuple[Tensor, Memory]:
-    """Rows with chunks of their own."""
+    q: Tensor, k: Tensor, v: Tensor, gates: Gates, memory: Memory, rule: Rule, lengths: Tensor | None = None,
+    *, known: bool = False,
+) -> tuple[Tensor, Memory]:  # fmt: skip
+    """Rows with chunks of their own. With `known` numbers, what no row has a token for is left out."""
     dtype, length, C = working_dtype(q, memory), int(q.shape[1]), rule.chunk
     past, gates = wide(memory, dtype), closed(gates, lengths, dtype)
     num = (length + (0 if past.open is None else C - 1) + C - 1) // C
     found = aligned(q, k, v, gates, past, rule, lengths, num)
     weights, momentum = past.weights, past.momentum
     frozen = weights if past.open is None else past.frozen
-    outputs = [v[:, :0].transpose(1, 2)]
+    first, last = (int(found.start.min()), int(found.end.max())) if known and len(q) else (0, num * C)
+    outputs = [v.new_zeros(v.shape[0], v.shape[2], first, v.shape[3])]
     for n in range(num):
-        piece = cut(found.rows, n * C, n * C + C, rule)
-        y, (weights, frozen, momentum) = advance(piece, weights, frozen, momentum, rule)
-        outputs.append(y.to(v.dtype))
-        frozen = at_ends(found.complete[n], weights, frozen)
+        start, end = max(n * C, first), min(n * C + C, last)
+        if start < end:
+            piece = cut(found.rows, start, end, rule)
+            y, (weights, frozen, momentum) = advance(piece, weights, frozen, momentum, rule)
+            outputs.append(y.to(v.dtype))
+            frozen = at_ends(found.complete[n], weights, frozen)
+    outputs.append(v.new_zeros(v.shape[0], v.shape[2], num * C - max(first, last), v.shape[3]))
     return gathered(torch.cat(outputs, dim=2), found, length), closing(found, weights, frozen, momentum, lengths)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .chunked import apart, together
+from .chunked import apart, together, token
 from .rule import Gates, Memory, Objective, Rule
 
 Flat = tuple[Tensor, ...]
@@ -53,9 +53,11 @@ def _call(
     gates = Gates(retain, rate, momentum, write, weight)
     memory = Memory(weights, frozen, speeds, keys, values, counts, now)
     rule = Rule(objective, window, chunk, orthogonal, residual, norm)
-    if lengths is not None or (now is not None and q.shape[1] != 1):
+    if now is not None and q.shape[1] == 1:
+        y, memory = token(q, k, v, gates, memory, rule, lengths)
+    elif lengths is not None or now is not None:
         y, memory = apart(q, k, v, gates, memory, rule, lengths)
     else:
-        y, memory = together(q, k, v, gates, memory, rule, 0 if now is None else -1)
+        y, memory = together(q, k, v, gates, memory, rule, 0)
     assert memory.open is not None
     return y, *memory.weights, *memory.frozen, *memory.momentum, *memory[3:6], memory.open
