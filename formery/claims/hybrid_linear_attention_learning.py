@@ -52,14 +52,20 @@ def _recalling(mixer: Mapping[str, Any], probe: Probe, layers: int = 2) -> dict[
 
 
 def _recalled(
-    specs: Mapping[str, Mapping[str, Any]], probe: Probe, *, steps: int, seed: int, progress: Progress
+    specs: Mapping[str, Mapping[str, Any]],
+    probe: Probe,
+    *,
+    steps: int,
+    seed: int,
+    progress: Progress,
+    learning_rate: float = 1e-2,
 ) -> dict[str, float]:
     """Accuracies by name after a training of `steps` batches of 64."""
     found = {}
     for name, spec in specs.items():
         say = _named(name, progress)
         data = ProbeData(probe, steps, seed)
-        model = learned(spec, data, steps=steps, seed=seed, batch_size=64, learning_rate=1e-2, say=say)
+        model = learned(spec, data, steps=steps, seed=seed, batch_size=64, learning_rate=learning_rate, say=say)
         found[name] = accuracy(model, probe, probe.sizes[-1], seed=seed)
     return found
 
@@ -99,7 +105,7 @@ def recall_of_generations(seed: int, progress: Progress) -> Measured:
     decaying = [found[name] for name in ("GLA", "retention", "HGRN-2")]
     passed = found["DeltaNet"] > max(decaying) and found["HGRN"] < min(decaying)
     note = "" if passed else (
-        "HGRN-2 stays at chance beside HGRN: at first its gates forget half or more at each token, and 400 steps are few."
+        "HGRN-2 stays at chance beside HGRN: at first its gates forget half and more a token, and 400 steps are few."
     )  # fmt: skip
     return Measured(found, passed, f"{_in_words(found)}; chance is 6.3 %", note=note)
 
@@ -141,15 +147,15 @@ def _hybrid(layout: str, linear: Mapping[str, Any], *, vocab: int, width: int) -
 
 @check
 def ratio_of_recall(seed: int, progress: Progress) -> Measured:
-    """Eight layers of GLA and attention on 16 pairs in 64 tokens, 150 steps of 64 sequences."""
-    probe = _pairs(16)
+    """Eight layers of GLA and attention on 8 pairs in 32 tokens, 250 steps of 64 sequences."""
+    probe = _pairs(8)
     linear = LINEAR["GLA"] | {"conv": 4}
     specs = {name: _hybrid(layout, linear, vocab=probe.vocab, width=WIDTH) for name, layout in RATIOS.items()}
-    found = _recalled(specs, probe, steps=150, seed=seed, progress=progress)
+    found = _recalled(specs, probe, steps=250, seed=seed, progress=progress, learning_rate=5e-3)
     values = list(found.values())
-    passed = all(later >= earlier - 0.02 for earlier, later in pairwise(values))
-    note = "" if passed else "150 steps of one seed are few: when recall begins to be learned varies from run to run."
-    return Measured(found, passed, f"{_in_words(found)}; chance is 6.3 %", note=note)
+    passed = values[-1] > 0.5 and all(later >= earlier - 0.02 for earlier, later in pairwise(values))
+    note = "" if passed else "250 steps of one seed are few: when recall begins to be learned varies from run to run."
+    return Measured(found, passed, f"{_in_words(found)}; chance is 12.5 %", note=note)
 
 
 def _bits(specs: Mapping[str, Mapping[str, Any]], *, steps: int, seed: int, progress: Progress) -> dict[str, float]:
