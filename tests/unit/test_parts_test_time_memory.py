@@ -13,6 +13,7 @@ from formery import registry
 from formery.errors import BadSpec
 from formery.ops.newton_schulz import newton_schulz
 from formery.parts.mixers import test_time_memory as module
+from formery.systems.language.atlas import MEMORIES
 
 DIM = 12
 KINDS: dict[str, dict[str, Any]] = {
@@ -71,6 +72,7 @@ def written_out(mixer: Any, x: Tensor, kind: str) -> Tensor:
         step = list(torch.autograd.grad(loss, at))
         rate = mixer.rate * named["rate"][t]
         if not options["orthogonal"]:
+            rate = rate * (1 - named["momentum"][t]) if options["momentum"] else rate
             step = [rate * g for g in step]
         if options["momentum"]:
             step = speed = [named["momentum"][t] * s + g for s, g in zip(speed, step, strict=True)]
@@ -96,11 +98,32 @@ def test_the_equations(kind: str) -> None:
         ({"chunk": 8, "orthogonal": True}, 1 / 8),
         ({"objective": "dot", "chunk": 8}, 1.0),
         ({"feature": "polynomial", "chunk": 8}, 1 / (8 * 2.25)),
+        ({"layers": 2, "chunk": 8}, 1 / 32),
+        ({"layers": 2, "chunk": 8, "objective": "dot"}, 1 / 32),
         ({"rate": 0.7}, 0.7),
     ],
 )
 def test_the_largest_step(options: dict[str, Any], rate: float) -> None:
     assert mixer_of(**options).rate == pytest.approx(rate)
+
+
+@pytest.mark.parametrize("largest", [False, True])
+@pytest.mark.parametrize("name", MEMORIES)
+def test_a_long_run_of_one_token(name: str, largest: bool) -> None:
+    """With the gates that learning starts from, and with the largest steps and nothing forgotten, memories stay small
+    and networks of layers do not die; where nothing is forgotten, "dot" grows on, as it has no minimum."""
+    mixer = registry.find("mixer", "test_time_memory")(64, heads=2, chunk=32, **MEMORIES[name])
+    with torch.no_grad():
+        if largest:
+            mixer.gate_bias.fill_(50.0)
+        if largest and "momentum" in mixer.gates:
+            mixer.gate_bias.view(len(mixer.gates), -1)[mixer.gates.index("momentum")] = 2.0
+        state = mixer.new_state(1, 1024)
+        y = mixer(torch.randn(1, 1, 64).expand(1, 1024, 64), state=state)
+    assert y.isfinite().all()
+    weights = [value.value.abs().max() for name, value in state.leaves() if name.startswith("weights")]
+    grows = mixer.rule.objective == "dot" and (largest or len(weights) == 1)
+    assert all(0.01 < w < (1000 if grows else 10) for w in weights)
 
 
 def test_a_chunk_of_one_key_does_not_overshoot() -> None:

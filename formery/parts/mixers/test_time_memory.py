@@ -20,8 +20,10 @@ from .ragged import along_rows, real
 from .recurrent import convolved, normed, shared_width, taps, unit, wide
 
 Feature = Literal["identity", "polynomial", "exponential"]
-STARTS = {"retain": 4.0, "rate": 0.0, "momentum": 1.0, "weight": 2.0}
+STARTS = {"retain": 5.0, "rate": 0.0, "momentum": 1.0, "weight": 2.0}
 """What the gates' sigmoids are of, before anything is learned."""
+DEEP_RETAIN = 7.0
+"""The same of networks of layers: what decays to zero in all of them at once would not learn any more."""
 
 
 class TestTimeMemory(Mixer):
@@ -35,8 +37,8 @@ class TestTimeMemory(Mixer):
     or -M(k) . v ("dot": linear attention), with `momentum` and made `orthogonal` by Newton-Schulz where that is said;
     its gradient is taken at the weights before the `chunk` that the token is in, which is part of the definition.
     `feature` maps queries and keys to all monomials up to `degree`: with learned coefficients (polynomial), or with
-    those of the exponential's series. How much is retained, the step (at most `rate`; unless given so small that a
-    chunk cannot overshoot), the momentum and each pair's weight are gates of the token. `conv` taps of a causal
+    those of the exponential's series. How much is retained, the step (at most `rate`; unless given, small enough for a
+    long run of one token), the momentum and each pair's weight are gates of the token. `conv` taps of a causal
     convolution and SiLU stand before q, k and v; keys and queries have length 1. Norm, gate, and output's projection.
 
     Titans: 2 layers, momentum. OmegaNet: a window, polynomial. Atlas: the same with momentum and orthogonal. Of
@@ -99,7 +101,8 @@ class TestTimeMemory(Mixer):
         """Of the one projection: q, k and v together, the output's gate, the memory's gates."""
         self.project = Dense(dim, sum(self.widths), bias=False)
         self.conv = taps(self.widths[0], conv)
-        self.gate_bias = nn.Parameter(torch.tensor([STARTS[name] for name in self.gates]).repeat_interleave(heads))
+        starts = STARTS | ({"retain": DEEP_RETAIN} if layers > 1 else {})
+        self.gate_bias = nn.Parameter(torch.tensor([starts[name] for name in self.gates]).repeat_interleave(heads))
         widths = [self.key, *[hidden] * (layers - 1), value_dim]
         self.shapes = tuple(pairwise(widths))
         """Of the memory's matrices."""
@@ -120,14 +123,16 @@ class TestTimeMemory(Mixer):
 
     def _most(self) -> float:
         """The largest step: 1 where nothing overshoots, a chunk's share of an orthogonal one; else what keeps the sum
-        of a chunk's steps from overshooting even where all keys are the same."""
-        if self.rule.objective == "dot":
+        of a chunk's steps from overshooting even where all keys are the same, less for layers, which each have a share
+        in the answer, and which for the objective "dot" grow by what the others have grown."""
+        if self.rule.objective == "dot" and len(self.shapes) == 1:
             return 1.0
         if self.rule.orthogonal:
             return 1 / self.rule.chunk
         start = {"polynomial": feature_maps.taylor, "exponential": feature_maps.exponential}.get(self.feature)
         length = 1.0 if start is None else start(self.degree).square().sum().item()
-        return 1 / (self.rule.chunk * self.rule.window * length)
+        layers = len(self.shapes)
+        return 1 / (self.rule.chunk * self.rule.window * length * (2 * layers if layers > 1 else 1))
 
     def reset_derived(self) -> None:
         """The tables of the features, in float32 at least; they are not saved."""
@@ -174,7 +179,8 @@ class TestTimeMemory(Mixer):
 
     def _gates(self, x: Tensor) -> rules.Gates:
         """Gates of raw ones (B, L, gates H). The step stands before the momentum (Titans), or behind what makes it
-        orthogonal (Atlas)."""
+        orthogonal (Atlas). Before the momentum it is what this does not keep, 1 - momentum, of the step's own gate:
+        each gradient is then spread over later tokens, and not enlarged."""
         dtype = wide(x.dtype)
         raw = dict(
             zip(self.gates, (x.to(dtype) + self.gate_bias.to(dtype)).chunk(len(self.gates), dim=-1), strict=True)
@@ -185,6 +191,8 @@ class TestTimeMemory(Mixer):
         retain = F.logsigmoid(raw["retain"])
         if self.rule.orthogonal:
             return rules.Gates(retain, rate, momentum, None, weight)
+        if "momentum" in raw:
+            rate = rate * (-raw["momentum"]).sigmoid()
         return rules.Gates(retain, torch.ones_like(rate), momentum, rate, weight)
 
     def _first(self, like: Tensor) -> rules.Weights:
