@@ -39,7 +39,8 @@ class TestTimeMemory(Mixer):
     `feature` maps queries and keys to all monomials up to `degree`: with learned coefficients (polynomial), or with
     those of the exponential's series. How much is retained, the step (at most `rate`; unless given, small enough for a
     long run of one token), the momentum and each pair's weight are gates of the token. `conv` taps of a causal
-    convolution and SiLU stand before q, k and v; keys and queries have length 1. Norm, gate, and output's projection.
+    convolution and SiLU stand before q, k and v; keys and queries have length 1. Norm, gate, and output's projection;
+    the norm's `eps` is small, as what is read is of the size of the steps.
 
     Titans: 2 layers, momentum. OmegaNet: a window, polynomial. Atlas: the same with momentum and orthogonal. Of
     DeepTransformers, DLA is dot of 2 layers, SWLA dot with a window, Deep Transformer dot and exponential of 2 layers,
@@ -80,7 +81,7 @@ class TestTimeMemory(Mixer):
         degree: int = 2,
         rate: float | None = None,
         conv: int | None = 4,
-        eps: float = 1e-5,
+        eps: float = 1e-8,
     ) -> None:
         super().__init__()
         head_dim = shared_width("head_dim", head_dim, dim, heads)
@@ -106,12 +107,15 @@ class TestTimeMemory(Mixer):
         widths = [self.key, *[hidden] * (layers - 1), value_dim]
         self.shapes = tuple(pairwise(widths))
         """Of the memory's matrices."""
-        first = [torch.randn(heads, *shape) * shape[0] ** -0.5 for shape in self.shapes if layers > 1]
+        first = [2 / self._length() * torch.randn(heads, *shape) * shape[1] ** -0.5 for shape in self.shapes[:-1]]
+        if first:
+            first.append(torch.zeros(heads, *self.shapes[-1]))
         if memory_norm:
             first = first or [torch.zeros(heads, *self.shapes[0])]
             first.append(torch.zeros(heads, 1, value_dim))
         self.initial = nn.ParameterList(first)
-        """First weights of the memory; none where it starts from zero."""
+        """First weights of the memory; none where it starts from zero. Inner layers give vectors of a length near 1, as
+        keys have it, and the last one zeros: at first a memory answers by what it was told alone."""
         learned = nn.Parameter(torch.empty(degree + 1)) if feature == "polynomial" else None
         self.register_parameter("coefficients", learned)
         if learned is not None and not learned.is_meta:
@@ -129,10 +133,14 @@ class TestTimeMemory(Mixer):
             return 1.0
         if self.rule.orthogonal:
             return 1 / self.rule.chunk
-        start = {"polynomial": feature_maps.taylor, "exponential": feature_maps.exponential}.get(self.feature)
-        length = 1.0 if start is None else start(self.degree).square().sum().item()
         layers = len(self.shapes)
-        return 1 / (self.rule.chunk * self.rule.window * length * (2 * layers if layers > 1 else 1))
+        share = 2 * layers if layers > 1 else 1
+        return 1 / (self.rule.chunk * self.rule.window * self._length() ** 2 * share)
+
+    def _length(self) -> float:
+        """Of a key's features before their coefficients have learned."""
+        start = {"polynomial": feature_maps.taylor, "exponential": feature_maps.exponential}.get(self.feature)
+        return 1.0 if start is None else start(self.degree).square().sum().sqrt().item()
 
     def reset_derived(self) -> None:
         """The tables of the features, in float32 at least; they are not saved."""
