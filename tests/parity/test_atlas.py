@@ -8,6 +8,9 @@ that is the weights behind its own token.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -67,3 +70,19 @@ def test_recorded_outputs() -> None:
         assert goldens.worst_error(GOLDEN, {"retrieved": y}) < 1e-6
     theirs["to_momentum.0.bias"] += 1
     assert goldens.worst_error(GOLDEN, {"retrieved": retrieved(x, theirs)}) > 1e-4
+
+
+@pytest.mark.parametrize("form", [rules.reference, rules.trained_memory])
+def test_the_published_delta_rule_is_window_one(form: Callable[..., tuple[Tensor, rules.Memory]]) -> None:
+    """What flash-linear-attention's plain delta rule gives, by a matrix that is trained online, its steps halved."""
+    B, L, H, K, V, seed = 2, 37, 2, 8, 6, 20
+    q, k = (goldens.normal((B, L, H, K), seed + i) for i in (0, 1))
+    q, k = (x * (x.square().sum(-1, keepdim=True) + 1e-6).rsqrt() for x in (q, k))
+    beta, start = goldens.normal((B, L, H), seed + 3).sigmoid(), goldens.normal((B, H, K, V), seed + 6)
+    rule = rules.Rule(chunk=1)
+    memory = rules.fresh(rule, (torch.zeros(H, K, V),), B, K, V, momentum=False)._replace(weights=(start,))
+    gates = rules.Gates(torch.zeros_like(beta), beta / 2)
+    o, after = form(q * K**-0.5, k, goldens.normal((B, L, H, V), seed + 2), gates, memory, rule)
+    recorded = goldens.recorded("linear_ops")
+    for got, key in ((o, "delta"), (after.weights[0], "delta_state")):
+        torch.testing.assert_close(got.flatten(), torch.from_numpy(recorded[key]["head"]), rtol=1e-5, atol=1e-6)
