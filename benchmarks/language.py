@@ -32,14 +32,16 @@ from formery.measure.inputs import without_values
 from .record import Record
 
 SPECIAL = dict.fromkeys(("pad_token_id", "eos_token_id", "bos_token_id"))
+SCALED = {"rescale_prenorm_residual": True, "initializer_range": 0.02}
+"""As the authors draw them; without it random weights of 24 layers multiply the last digit's rounding by thousands."""
 WIDE = {"hidden_size": 768, **SPECIAL}
 MODELS: dict[str, tuple[Any, Any]] = {
-    "mamba_130m": (MambaForCausalLM, lambda: MambaConfig(vocab_size=50280, num_hidden_layers=24, **WIDE)),
+    "mamba_130m": (MambaForCausalLM, lambda: MambaConfig(vocab_size=50280, num_hidden_layers=24, **WIDE, **SCALED)),
     "mamba2_130m": (
         Mamba2ForCausalLM,
         lambda: Mamba2Config(
             vocab_size=50288, num_hidden_layers=24, state_size=128, num_heads=24, head_dim=64, n_groups=1,
-            tie_word_embeddings=True, **WIDE,
+            tie_word_embeddings=True, **WIDE, **SCALED,
         ),
     ),
     "olmo_hybrid_134m": (

@@ -29,7 +29,7 @@ def record(results: Iterable[Mapping[str, Any]], *, today: date | None = None) -
     """
     by_card: dict[str, list[Mapping[str, Any]]] = {}
     for result in results:
-        if result["verdict"] in ("passed", "failed") and _is_slow(result):
+        if result["verdict"] in ("passed", "failed") and result["slow"]:
             by_card.setdefault(result["system"], []).append(result)
     written = []
     for name, found in by_card.items():
@@ -43,12 +43,6 @@ def record(results: Iterable[Mapping[str, Any]], *, today: date | None = None) -
     cards.everything.cache_clear()
     cards.variants.cache_clear()
     return written
-
-
-def _is_slow(result: Mapping[str, Any]) -> bool:
-    """Whether a claim is remembered; what takes seconds is measured whenever it is asked for."""
-    claims = cards.card(result["system"]).claims
-    return any(claim["id"] == result["claim"] and claim.get("slow", False) for claim in claims)
 
 
 def _path(name: str) -> Path:

@@ -99,7 +99,7 @@ def test_swiglu() -> None:
 
 def attended(mixer: Any, x: Tensor, visible: Tensor) -> Tensor:
     """Softmax attention head by head; `visible` (L, L) says which key (column) a query (row) sees."""
-    q, k, v = (x @ mixer.qkv.weight.T + mixer.qkv.bias).split(mixer.widths, dim=-1)
+    q, k, v = (x @ mixer.qkv.weight.T + mixer.qkv.bias).split(mixer.widths, dim=-1)[:3]
     heads, group, width = [], mixer.heads // mixer.kv_heads, mixer.head_dim
     for head in range(mixer.heads):
         own, shared = slice(head * width, (head + 1) * width), slice(head // group * width, (head // group + 1) * width)

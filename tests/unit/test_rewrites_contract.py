@@ -16,6 +16,7 @@ import torch
 from formery import cards, registry, rewrites
 from formery.errors import CannotRewrite, FormeryError
 from formery.model import Model
+from formery.parts.schemes.scheme import Scheme
 from formery.published import resize
 from formery.rewrites import anatomy
 from formery.rewrites.rewrite import Exact
@@ -237,11 +238,17 @@ def test_other_classes_after_rewrites(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("system", cards.cards())
 def test_every_system_is_known(system: str) -> None:
-    """The smallest variant of every card has an anatomy, and folds without values."""
+    """The smallest variant of every card has an anatomy, and folds without values; a scheme that does not say where its
+    norms stand is named."""
     facts = cards.cards()[system].variants
     smallest = min(facts, key=lambda name: facts[name]["params"])
     with torch.device("meta"):
         model = Model(cards.spec_of(smallest))
+    schemes = [module for module in model.modules() if isinstance(module, Scheme)]
+    if any(scheme.norms_at is None for scheme in schemes):
+        with pytest.raises(CannotRewrite, match="where its norms stand"):
+            anatomy.of(model)
+        return
     blocks = list(anatomy.of(model).blocks())
     assert len(blocks) == model.body.num_blocks()
     fold = rewrites.find("fold")

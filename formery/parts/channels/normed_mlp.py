@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...context import NOTHING, Context, State
 from ...spec import NormSpec, Place, build
@@ -40,5 +40,10 @@ class NormedMLP(Channel):
         self.neighbours = (("expand", "expand_norm"), ("reduce", "reduce_norm"))
 
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
-        y = ACTIVATIONS[self.activation](self.expand_norm(self.expand(x)))
-        return ACTIVATIONS[self.last](self.reduce_norm(self.reduce(y)))
+        y = ACTIVATIONS[self.activation](_normed(self.expand_norm, self.expand(x), ctx))
+        return ACTIVATIONS[self.last](_normed(self.reduce_norm, self.reduce(y), ctx))
+
+
+def _normed(norm: nn.Module | None, x: Tensor, ctx: Context) -> Tensor:
+    """The norm, where it has not been folded into the layer before it."""
+    return x if norm is None else norm(x, ctx)
