@@ -97,7 +97,7 @@ def table(threads: int, seconds: float, only: str = "") -> Record:
     for name in MODELS:
         for task, dtype, measure in tasks:
             conditions = {"model": name, "task": task, "dtype": dtype}
-            if only in " ".join(conditions.values()):
+            if any(part in " ".join(conditions.values()) for part in only.split(",")):
                 record.add(conditions, lambda n=name, d=dtype, m=measure: m(n, d, seconds))  # type: ignore[misc]
     return record
 

@@ -23,7 +23,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "mamba2_tiny": {},
     "olmo_hybrid_tiny": {},
     "qwen3_next_tiny": {},
-    **dict.fromkeys(("atlas_tiny", "gtrxl_gru", "hla_tiny_gla_3_1", "lmuformer_256", "tcnca_tiny"), {}),
+    **{name: {} for name in ("atlas_tiny", "gtrxl_gru", "hla_tiny_gla_3_1", "lmuformer_256", "tcnca_tiny")},
 }
 
 
