@@ -99,7 +99,17 @@ def table(threads: int, seconds: float, only: str = "") -> Record:
             conditions = {"model": name, "task": task, "dtype": dtype}
             if any(part in " ".join(conditions.values()) for part in only.split(",")):
                 record.add(conditions, lambda n=name, d=dtype, m=measure: m(n, d, seconds))  # type: ignore[misc]
+    for name in MODELS:
+        words = f"{name} memory {LONG}"
+        if any(part in words for part in only.split(",")):
+            record.note(words, lambda n=name: in_words(memory(n, LONG)))  # type: ignore[misc]
     return record
+
+
+def in_words(held: dict[str, int]) -> str:
+    """Both peaks, and ours as a part of theirs."""
+    theirs, ours = held["transformers"], held["formery"]
+    return f"transformers {theirs / 2**20:,.0f} MiB, formery {ours / 2**20:,.0f} MiB: {ours / theirs:.0%}"
 
 
 def pair(name: str, dtype: str) -> tuple[nn.Module, formery.Model]:
@@ -120,7 +130,7 @@ def prompt(length: int) -> Tensor:
 def prefill(
     name: str, dtype: str, length: int, last: int | None, threads: int, seconds: float
 ) -> tuple[Comparison, dict[str, float]]:
-    """Reading a prompt from nothing; and the most memory that each holds meanwhile, told beside the table."""
+    """Reading a prompt from nothing."""
     theirs, ours = pair(name, dtype)
     ids, keep = prompt(length), {"logits_to_keep": last} if last else {}
     ctx = NOTHING.but(last=last)
