@@ -46,7 +46,13 @@ class Part(nn.Module):
     """Whether they can be carried over at all."""
 
     def reset_derived(self) -> None:
-        """Make buffers that follow from the options (masks, tables) again; called after loading."""
+        """Make buffers that follow from the options (masks, tables) again; called after loading, and whenever the part
+        is moved or cast, so that tables are never rounded twice."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        module = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.reset_derived()
+        return module
 
 
 def untouched(module: nn.Module, kind: type[ModuleT]) -> TypeGuard[ModuleT]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -55,15 +54,10 @@ class LegendreMemory(Mixer):
     def reset_derived(self) -> None:
         keep_tables(self, self.order, self.theta)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        module = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.reset_derived()  # tables are never rounded twice
-        return module
-
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
         return along_rows(self._rows, x, ctx, state)
 
-    def _rows(self, x: Tensor, state: State | None, lengths: Tensor | None) -> Tensor:
+    def _rows(self, x: Tensor, ctx: Context, state: State | None, lengths: Tensor | None) -> Tensor:
         """Rows (B, L, C) of which the first `lengths` (B,) tokens count."""
         u = activated(self.input, x, self.activation)
         m = remembered(u, rule.Tables(self.powers, self.impulse), state, lengths)

@@ -7,8 +7,7 @@ stream ("membrane shortcut"), or behind them, with spikes on the stream.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -46,8 +45,10 @@ class Neurons(nn.Module):
         kept = state.slot(slot)
         before = kept.value
         spikes, potentials = leaky_fire(x, before, self.threshold, self.tau)
-        together = torch.cat([before[:, None], potentials], dim=1)
-        kept.put(together[:, -1] if lengths is None else at_end(potentials, before, lengths))
+        if lengths is None:
+            kept.put(potentials[:, -1] if x.shape[1] else before)
+        else:
+            kept.put(at_end(potentials, before, lengths))
         return spikes
 
     def new_state(self, batch: int) -> Slot:
@@ -69,7 +70,7 @@ class Fire(Mixer):
         self.neurons = Neurons(dim, threshold, tau)
 
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
-        return along_rows(self.neurons, x, ctx, state)
+        return along_rows(lambda x, _, state, lengths: self.neurons(x, state, lengths), x, ctx, state)
 
     def new_state(self, batch: int, capacity: int) -> State:
         return State(neurons=self.neurons.new_state(batch))
@@ -118,15 +119,10 @@ class SpikingLegendreMemory(Mixer):
     def reset_derived(self) -> None:
         keep_tables(self, self.order, self.theta)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        module = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.reset_derived()
-        return module
-
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
         return along_rows(self._rows, x, ctx, state)
 
-    def _rows(self, x: Tensor, state: State | None, lengths: Tensor | None) -> Tensor:
+    def _rows(self, x: Tensor, ctx: Context, state: State | None, lengths: Tensor | None) -> Tensor:
         s = x if self.first is None else self.first(x, state, lengths, "first")
         u = self.input_neurons(self.input(s), state, lengths, "input")
         m = remembered(u, rule.Tables(self.powers, self.impulse), state, lengths)
@@ -177,7 +173,7 @@ class SpikingMLP(Mixer):
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
         return along_rows(self._rows, x, ctx, state)
 
-    def _rows(self, x: Tensor, state: State | None, lengths: Tensor | None) -> Tensor:
+    def _rows(self, x: Tensor, ctx: Context, state: State | None, lengths: Tensor | None) -> Tensor:
         if self.fires_before:
             x = self.expand(self.first(x, state, lengths, "first"))
             y: Tensor = self.reduce(self.second(x, state, lengths, "second"))
@@ -223,7 +219,7 @@ class SpikingAttention(Mixer):
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
         return along_rows(self._rows, x, ctx, state)
 
-    def _rows(self, x: Tensor, state: State | None, lengths: Tensor | None) -> Tensor:
+    def _rows(self, x: Tensor, ctx: Context, state: State | None, lengths: Tensor | None) -> Tensor:
         """Rows (B, L, C) of which the first `lengths` (B,) tokens count."""
         s = self.first(x)
         q, k, v = (

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +11,12 @@ from torch.nn import functional as F
 
 from ...context import NOTHING, Context, Slot, State
 from ...errors import BadSpec
-from ...ops import feature_maps, short_convolution
+from ...ops import feature_maps
 from ...ops import test_time_memory as rules
 from ..dense import Dense
 from .mixer import Mixer
 from .ragged import along_rows, real
-from .recurrent import convolved, normed, shared_width, taps, unit, wide
+from .recurrent import convolved, normed, shared_width, tap_macs, taps, unit, wide
 
 Feature = Literal["identity", "polynomial", "exponential"]
 STARTS = {"retain": 5.0, "rate": 0.0, "momentum": 1.0, "weight": 2.0}
@@ -157,15 +156,10 @@ class TestTimeMemory(Mixer):
             empty = torch.empty(table.shape, dtype=kind, device=like.device)
             self.register_buffer(name, empty if like.is_meta else empty.copy_(table), persistent=False)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        module = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.reset_derived()  # tables are never rounded twice
-        return module
-
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
         return along_rows(self._rows, x, ctx, state)
 
-    def _rows(self, x: Tensor, state: State | None, lengths: Tensor | None) -> Tensor:
+    def _rows(self, x: Tensor, ctx: Context, state: State | None, lengths: Tensor | None) -> Tensor:
         """Rows (B, L, C) of which the first `lengths` (B,) tokens count."""
         mixed, gate, gates = self.project(x).split(self.widths, dim=-1)
         mixed = convolved(mixed, self.conv, state, lengths, F.silu)
@@ -230,9 +224,8 @@ class TestTimeMemory(Mixer):
         return State(**slots)
 
     def macs(self, tokens: int, past: int = 0) -> int:
-        taps = 0 if self.conv is None else short_convolution.macs(1, tokens, *self.conv.shape)
         features = 0 if self.feature == "identity" else tokens * 2 * self.heads * self.key
-        return rules.macs(tokens, self.heads, self.shapes, self.rule) + taps + features
+        return rules.macs(tokens, self.heads, self.shapes, self.rule) + tap_macs(self.conv, tokens) + features
 
 
 WEIGHTS = ("weights", "frozen", "momentum")
