@@ -74,7 +74,7 @@ def one_tap_more(patch: pytest.MonkeyPatch) -> None:
 
 def chunks_elsewhere(patch: pytest.MonkeyPatch) -> None:
     module = "formery.parts.mixers.gated_chunk_attention"
-    patch.setattr(f"{module}.along_rows", lambda rows, x, ctx, state: rows(x.roll(3, dims=1), state, None))
+    patch.setattr(f"{module}.along_rows", lambda rows, x, ctx, state: rows(x.roll(3, dims=1), ctx, state, None))
 
 
 BREAKS: list[tuple[Check, Break]] = [

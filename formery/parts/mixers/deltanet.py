@@ -8,11 +8,10 @@ from torch.nn import functional as F
 
 from ...context import NOTHING, Context, State
 from ...ops import delta_rule as rule
-from ...ops import short_convolution
 from ..dense import Dense
 from .mixer import Mixer
 from .ragged import along_rows, real
-from .recurrent import convolved, fresh_state, memory_of, normed, shared_width, taps, unit, wide
+from .recurrent import convolved, fresh_state, memory_of, normed, remember, shared_width, tap_macs, taps, unit, wide
 
 
 class DeltaNet(Mixer):
@@ -60,7 +59,7 @@ class DeltaNet(Mixer):
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
         return along_rows(self._rows, x, ctx, state)
 
-    def _rows(self, x: Tensor, state: State | None, lengths: Tensor | None) -> Tensor:
+    def _rows(self, x: Tensor, ctx: Context, state: State | None, lengths: Tensor | None) -> Tensor:
         """Rows (B, L, C) of which the first `lengths` (B,) tokens count."""
         mixed, gate, beta = self.project(x).split(self.widths, dim=-1)
         mixed = F.silu(convolved(mixed, self.conv, state, lengths))
@@ -70,13 +69,11 @@ class DeltaNet(Mixer):
             beta = beta * real(x, lengths)[..., None]
         memory = memory_of(state, x.shape[0], (self.heads, self.head_dim, self.value_dim), x)
         o, memory = rule.delta_rule(unit(q) * self.head_dim**-0.5, unit(k), v, beta, memory)
-        if state is not None:
-            state.slot("memory").put(memory)
+        remember(state, memory)
         return self.out(normed(o, self.norm, gate if self.widths[1] else None, self.eps, x.dtype))
 
     def new_state(self, batch: int, capacity: int) -> State:
         return fresh_state(self.project.weight, batch, (self.heads, self.head_dim, self.value_dim), self.conv)
 
     def macs(self, tokens: int, past: int = 0) -> int:
-        taps = 0 if self.conv is None else short_convolution.macs(1, tokens, *self.conv.shape)
-        return rule.macs(1, tokens, self.heads, self.head_dim, self.value_dim) + taps
+        return rule.macs(1, tokens, self.heads, self.head_dim, self.value_dim) + tap_macs(self.conv, tokens)

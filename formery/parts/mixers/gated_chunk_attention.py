@@ -100,15 +100,11 @@ class GatedChunkAttention(Mixer):
         return ("gain", "offset") + (("turned_alpha", "turned_beta") if self.rotary else ("table",))
 
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
-        causal = self.always_causal or ctx.causal or state is not None
+        return along_rows(self._rows, x, ctx, state)
 
-        def rows(x: Tensor, state: State | None, lengths: Tensor | None) -> Tensor:
-            return self._rows(x, state, lengths, causal)
-
-        return along_rows(rows, x, ctx, state)
-
-    def _rows(self, x: Tensor, state: State | None, lengths: Tensor | None, causal: bool) -> Tensor:
+    def _rows(self, x: Tensor, ctx: Context, state: State | None, lengths: Tensor | None) -> Tensor:
         """Rows (B, L, C) of which the first `lengths` (B,) tokens count."""
+        causal = self.always_causal or ctx.causal or state is not None
         n = x if self.norm is None else self.norm(x)
         v = F.silu(self.value(n))
         m = n if self.move is None else self._moved(n, state, lengths, causal)

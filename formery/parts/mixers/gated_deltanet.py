@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...context import NOTHING, Context, Slot, State
+from ...context import NOTHING, Context, State
 from ...errors import BadSpec
 from ...ops import gated_delta_rule as rule
-from ...ops.rms_norm import rms_norm
 from ..dense import Dense
 from .mixer import Mixer
-from .ragged import along_rows, carried_convolution, real
+from .ragged import along_rows, real
+from .recurrent import convolved, draw_steps, fresh_state, memory_of, normed, remember, tap_macs, taps, unit, wide
 
 
 class GatedDeltaNet(Mixer):
@@ -60,7 +58,7 @@ class GatedDeltaNet(Mixer):
         """Of the one projection: q, k and v together, the gate, the decay, beta."""
         self.mixed_widths = (keys, keys, values)
         self.project = Dense(dim, sum(self.widths), bias=False)
-        self.conv = nn.Parameter(torch.empty(self.widths[0], conv).uniform_(-(conv**-0.5), conv**-0.5))
+        self.conv = taps(self.widths[0], conv)
         self.log_rate, self.step_bias = (nn.Parameter(torch.empty(value_heads)) for _ in range(2))
         if not self.log_rate.is_meta:
             self._draw_rates()
@@ -71,48 +69,37 @@ class GatedDeltaNet(Mixer):
     def _draw_rates(self) -> None:
         """Rates up to 16 and steps of 0.001 to 0.1, as Mamba-2 has them (arXiv 2405.21060)."""
         self.log_rate.uniform_(1e-4, 16).log_()
-        step = torch.empty_like(self.step_bias).uniform_(math.log(1e-3), math.log(0.1)).exp().clamp(min=1e-4)
-        self.step_bias.copy_(step + (-torch.expm1(-step)).log())  # inverse softplus
+        draw_steps(self.step_bias)
 
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
         return along_rows(self._rows, x, ctx, state)
 
-    def _rows(self, x: Tensor, state: State | None, lengths: Tensor | None) -> Tensor:
+    def _rows(self, x: Tensor, ctx: Context, state: State | None, lengths: Tensor | None) -> Tensor:
         """Rows (B, L, C) of which the first `lengths` (B,) tokens count."""
         mixed, gate, decay, beta = self.project(x).split(self.widths, dim=-1)
-        q, k, v = F.silu(carried_convolution(mixed, self.conv, None, state, lengths)).split(self.mixed_widths, dim=-1)
+        q, k, v = convolved(mixed, self.conv, state, lengths, F.silu).split(self.mixed_widths, dim=-1)
         q, k = (part.unflatten(-1, (self.heads, -1)) for part in (q, k))
         v = v.unflatten(-1, (self.value_heads, -1))
-        wide = torch.promote_types(x.dtype, torch.float32)
-        q, k = (
-            part * torch.rsqrt(part.to(wide).square().sum(-1, keepdim=True) + 1e-6).to(part.dtype) for part in (q, k)
-        )
-        q = q * self.head_dim**-0.5
+        kind = wide(x.dtype)
+        q, k = unit(q) * self.head_dim**-0.5, unit(k)
         if self.value_heads != self.heads:
             q, k = (part.repeat_interleave(self.value_heads // self.heads, dim=2) for part in (q, k))
-        beta = beta.to(wide).sigmoid() * (2 if self.negative else 1)
-        g = -self.log_rate.to(wide).exp() * F.softplus(decay.to(wide) + self.step_bias.to(wide))
+        beta = beta.to(kind).sigmoid() * (2 if self.negative else 1)
+        g = -self.log_rate.to(kind).exp() * F.softplus(decay.to(kind) + self.step_bias.to(kind))
         if lengths is not None:  # padding neither decays nor writes
             counts = real(x, lengths)[..., None]
             g, beta = g * counts, beta * counts
-        if state is None:
-            memory = torch.zeros(
-                x.shape[0], self.value_heads, self.head_dim, self.value_dim, dtype=wide, device=x.device
-            )
-        else:
-            memory = state.slot("memory").value
+        memory = memory_of(state, x.shape[0], self._memory, x)
         o, memory = rule.gated_delta_rule(q, k, v, g, beta, memory)
-        if state is not None:
-            state.slot("memory").put(memory)
-        o = rms_norm(o.to(wide), None, self.eps).to(x.dtype) * self.norm
-        return self.out(o.flatten(-2) * F.silu(gate))
+        remember(state, memory)
+        return self.out(normed(o, self.norm, gate, self.eps, x.dtype))
+
+    @property
+    def _memory(self) -> tuple[int, int, int]:
+        return self.value_heads, self.head_dim, self.value_dim
 
     def new_state(self, batch: int, capacity: int) -> State:
-        weight = self.project.weight
-        wide = torch.promote_types(weight.dtype, torch.float32)
-        memory = weight.new_zeros(batch, self.value_heads, self.head_dim, self.value_dim, dtype=wide)
-        return State(tail=Slot(weight.new_zeros(batch, self.conv.shape[1] - 1, self.widths[0])), memory=Slot(memory))
+        return fresh_state(self.project.weight, batch, self._memory, self.conv)
 
     def macs(self, tokens: int, past: int = 0) -> int:
-        scan: int = rule.macs(1, tokens, self.value_heads, self.head_dim, self.value_dim)
-        return scan + tokens * self.conv.numel()
+        return rule.macs(1, tokens, *self._memory) + tap_macs(self.conv, tokens)

@@ -8,12 +8,11 @@ from torch.nn import functional as F
 
 from ...context import NOTHING, Context, State
 from ...ops import gated_scan as rule
-from ...ops import short_convolution
 from ..dense import Dense
 from .forget import forget, written
 from .mixer import Mixer
 from .ragged import along_rows, real
-from .recurrent import convolved, fresh_state, memory_of, normed, taps, wide
+from .recurrent import convolved, fresh_state, memory_of, normed, remember, tap_macs, taps, wide
 
 
 class HGRN(Mixer):
@@ -38,24 +37,22 @@ class HGRN(Mixer):
         self.out = Dense(dim, dim, bias=False)
 
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
-        return along_rows(lambda x, state, lengths: self._rows(x, state, lengths, ctx.lower_bound), x, ctx, state)
+        return along_rows(self._rows, x, ctx, state)
 
-    def _rows(self, x: Tensor, state: State | None, lengths: Tensor | None, bound: Tensor | None) -> Tensor:
+    def _rows(self, x: Tensor, ctx: Context, state: State | None, lengths: Tensor | None) -> Tensor:
         """Rows (B, L, C) of which the first `lengths` (B,) tokens count."""
         mixed, gate = self.project(x).split((2 * self.dim, self.dim), dim=-1)
         i, raw = convolved(mixed, self.conv, state, lengths).to(wide(x.dtype)).chunk(2, dim=-1)
-        f, i = forget(raw, bound), written(raw, bound) * F.silu(i)
+        f, i = forget(raw, ctx.lower_bound), written(raw, ctx.lower_bound) * F.silu(i)
         if lengths is not None:  # padding neither decays nor writes
             counts = real(x, lengths)[..., None]
             f, i = f.masked_fill(~counts, 1), i * counts
         h, memory = rule.gated_scan(i, f, memory_of(state, x.shape[0], (self.dim,), x))
-        if state is not None:
-            state.slot("memory").put(memory)
+        remember(state, memory)
         return self.out(normed(h, self.norm, gate, self.eps, x.dtype))
 
     def new_state(self, batch: int, capacity: int) -> State:
         return fresh_state(self.project.weight, batch, (self.dim,), self.conv)
 
     def macs(self, tokens: int, past: int = 0) -> int:
-        taps = 0 if self.conv is None else short_convolution.macs(1, tokens, *self.conv.shape)
-        return rule.macs(1, tokens, self.dim) + taps
+        return rule.macs(1, tokens, self.dim) + tap_macs(self.conv, tokens)

@@ -9,13 +9,12 @@ from torch.nn import functional as F
 from ...context import NOTHING, Context, State
 from ...errors import BadSpec
 from ...ops import gated_linear_attention as rule
-from ...ops import short_convolution
 from ..dense import Dense
 from ..part import positive
 from .forget import log_forget, written
 from .mixer import Mixer
 from .ragged import along_rows, real
-from .recurrent import convolved, fresh_state, memory_of, normed, taps, wide
+from .recurrent import convolved, fresh_state, memory_of, normed, remember, tap_macs, taps, wide
 
 
 class HGRN2(Mixer):
@@ -43,13 +42,13 @@ class HGRN2(Mixer):
         self.out = Dense(dim, dim, bias=False)
 
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
-        return along_rows(lambda x, state, lengths: self._rows(x, state, lengths, ctx.lower_bound), x, ctx, state)
+        return along_rows(self._rows, x, ctx, state)
 
-    def _rows(self, x: Tensor, state: State | None, lengths: Tensor | None, bound: Tensor | None) -> Tensor:
+    def _rows(self, x: Tensor, ctx: Context, state: State | None, lengths: Tensor | None) -> Tensor:
         """Rows (B, L, C) of which the first `lengths` (B,) tokens count."""
         q, raw, i = convolved(self.project(x), self.conv, state, lengths).chunk(3, dim=-1)
         raw = raw.to(wide(x.dtype))
-        g, k = log_forget(raw, bound), written(raw, bound)
+        g, k = log_forget(raw, ctx.lower_bound), written(raw, ctx.lower_bound)
         if lengths is not None:  # padding neither decays nor writes
             counts = real(x, lengths)[..., None]
             g, k = g * counts, k * counts
@@ -57,13 +56,11 @@ class HGRN2(Mixer):
         q, k, v, g = (part.unflatten(-1, (self.heads, -1)) for part in (q, k, i, g))
         memory = memory_of(state, x.shape[0], (self.heads, self.head_dim, self.head_dim), x)
         o, memory = rule.gated_linear_attention(q, k, v, g, memory)
-        if state is not None:
-            state.slot("memory").put(memory)
+        remember(state, memory)
         return self.out(normed(o.flatten(2), self.norm, None, self.eps, x.dtype))
 
     def new_state(self, batch: int, capacity: int) -> State:
         return fresh_state(self.project.weight, batch, (self.heads, self.head_dim, self.head_dim), self.conv)
 
     def macs(self, tokens: int, past: int = 0) -> int:
-        taps = 0 if self.conv is None else short_convolution.macs(1, tokens, *self.conv.shape)
-        return rule.macs(1, tokens, self.heads, self.head_dim, self.head_dim) + taps
+        return rule.macs(1, tokens, self.heads, self.head_dim, self.head_dim) + tap_macs(self.conv, tokens)

@@ -10,11 +10,10 @@ from torch.nn import functional as F
 from ...context import NOTHING, Context, State
 from ...errors import BadSpec
 from ...ops import gated_linear_attention as rule
-from ...ops import short_convolution
 from ..dense import Dense
 from .mixer import Mixer
 from .ragged import along_rows, real
-from .recurrent import convolved, fresh_state, memory_of, shared_width, taps, unit
+from .recurrent import convolved, fresh_state, memory_of, remember, shared_width, tap_macs, taps, unit
 
 Feature = Literal["elu", "relu", "unit", "identity"]
 TINY = 1e-6
@@ -79,7 +78,7 @@ class LinearAttention(Mixer):
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
         return along_rows(self._rows, x, ctx, state)
 
-    def _rows(self, x: Tensor, state: State | None, lengths: Tensor | None) -> Tensor:
+    def _rows(self, x: Tensor, ctx: Context, state: State | None, lengths: Tensor | None) -> Tensor:
         """Rows (B, L, C) of which the first `lengths` (B,) tokens count."""
         mixed = convolved(self.project(x), self.conv, state, lengths, F.silu)
         q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in mixed.split(self.widths, dim=-1))
@@ -91,8 +90,7 @@ class LinearAttention(Mixer):
         else:
             q = q * self.head_dim**-0.5
         o, memory = rule.gated_linear_attention(q, k, v, None, memory_of(state, x.shape[0], self._memory, x))
-        if state is not None:
-            state.slot("memory").put(memory)
+        remember(state, memory)
         if self.normalise:
             o = o[..., :-1] / (o[..., -1:] + TINY)
         return self.out(o.flatten(2))
@@ -101,5 +99,4 @@ class LinearAttention(Mixer):
         return fresh_state(self.project.weight, batch, self._memory, self.conv)
 
     def macs(self, tokens: int, past: int = 0) -> int:
-        taps = 0 if self.conv is None else short_convolution.macs(1, tokens, *self.conv.shape)
-        return rule.macs(1, tokens, *self._memory) + taps
+        return rule.macs(1, tokens, *self._memory) + tap_macs(self.conv, tokens)

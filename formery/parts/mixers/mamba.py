@@ -8,14 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...context import NOTHING, Context, Slot, State
+from ...context import NOTHING, Context, State
 from ...errors import BadSpec
 from ...ops import selective_scan as scan
 from ...ops.exponential import exp
 from ...ops.linear import linear
 from ..dense import Dense
 from .mixer import Mixer
-from .ragged import along_rows, carried_convolution, real
+from .ragged import along_rows, real
+from .recurrent import convolved, draw_steps, fresh_state, remember, tap_macs, taps, wide
 
 
 class Mamba(Mixer):
@@ -58,7 +59,7 @@ class Mamba(Mixer):
         self.inner, self.selective, self.widths = inner, selective, (rank, state, state)
         """Of the projection that selects: the step, the vectors of input and of read-out."""
         self.project = Dense(dim, 2 * inner, bias=bias)
-        self.conv = nn.Parameter(torch.empty(inner, conv).uniform_(-(conv**-0.5), conv**-0.5))
+        self.conv = taps(inner, conv)
         self.conv_bias = nn.Parameter(torch.zeros(inner)) if conv_bias else None
         self.select = Dense(inner, sum(self.widths), bias=False)
         self.step_weight = nn.Parameter(torch.empty(inner, rank).uniform_(-(rank**-0.5), rank**-0.5))
@@ -79,40 +80,30 @@ class Mamba(Mixer):
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
         return along_rows(self._rows, x, ctx, state)
 
-    def _rows(self, x: Tensor, state: State | None, lengths: Tensor | None) -> Tensor:
+    def _rows(self, x: Tensor, ctx: Context, state: State | None, lengths: Tensor | None) -> Tensor:
         """Rows (B, L, C) of which the first `lengths` (B,) tokens count."""
         u, gate = self.project(x).split(self.inner, dim=-1)
-        u = F.silu(carried_convolution(u, self.conv, self.conv_bias, state, lengths))
+        u = convolved(u, self.conv, state, lengths, F.silu, self.conv_bias)
         seen = u if self.selective else torch.ones_like(u)
         step, b, c = self.select(seen).split(self.widths, dim=-1)
-        wide = torch.promote_types(x.dtype, torch.float32)
-        if x.dtype == wide:
+        kind = wide(x.dtype)
+        if x.dtype == kind:
             dt = F.softplus(linear(step, self.step_weight, self.step_bias))
         else:  # the bias, near -5, would round away what the token says
-            dt = F.softplus(linear(step, self.step_weight).to(wide) + self.step_bias.to(wide))
+            dt = F.softplus(linear(step, self.step_weight).to(kind) + self.step_bias.to(kind))
         if lengths is not None:  # padding neither decays nor writes
             dt = dt * real(x, lengths)[..., None]
         memory = None if state is None else state.slot("memory").value
         grouped_u, dt, b, c = (t[:, :, None] for t in (u, dt, b, c))  # one group
-        rates = -exp(self.log_rate.to(wide))[None]
+        rates = -exp(self.log_rate.to(kind))[None]
         y, memory = scan.selective_scan(grouped_u, dt, rates, b, c, memory, overwrite=True)
-        if state is not None:
-            state.slot("memory").put(memory)
+        remember(state, memory)
         y = torch.addcmul(y[:, :, 0], u, self.skip)
         return self.out(F.silu(gate).mul_(y))
 
     def new_state(self, batch: int, capacity: int) -> State:
-        weight = self.project.weight
-        wide = torch.promote_types(weight.dtype, torch.float32)
-        memory = weight.new_zeros(batch, 1, *self.log_rate.shape, dtype=wide)
-        return State(tail=Slot(weight.new_zeros(batch, self.conv.shape[1] - 1, self.inner)), memory=Slot(memory))
+        return fresh_state(self.project.weight, batch, (1, *self.log_rate.shape), self.conv)
 
     def macs(self, tokens: int, past: int = 0) -> int:
         recurrence: int = scan.macs(1, tokens, self.inner, self.log_rate.shape[0])
-        return recurrence + tokens * (self.conv.numel() + self.step_weight.numel())
-
-
-def draw_steps(bias: Tensor) -> None:
-    """Biases whose softplus is a step drawn evenly, in its logarithm, from 0.001 to 0.1 (arXiv 2312.00752, 3.6)."""
-    step = torch.empty_like(bias).uniform_(math.log(1e-3), math.log(0.1)).exp().clamp(min=1e-4)
-    bias.copy_(step + (-torch.expm1(-step)).log())  # inverse softplus
+        return recurrence + tap_macs(self.conv, tokens) + tokens * self.step_weight.numel()

@@ -9,14 +9,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...context import NOTHING, Context, Slot, State
+from ...context import NOTHING, Context, State
 from ...errors import BadSpec
 from ...ops import state_space_duality as duality
 from ...ops.rms_norm import rms_norm
 from ..dense import Dense
-from .mamba import draw_steps
 from .mixer import Mixer
-from .ragged import along_rows, carried_convolution, real
+from .ragged import along_rows, real
+from .recurrent import convolved, draw_steps, fresh_state, remember, tap_macs, taps, wide
 
 
 class Mamba2(Mixer):
@@ -66,7 +66,7 @@ class Mamba2(Mixer):
         """Of the one projection: the gate; values and vectors of input and read-out together; the step."""
         self.mixed_widths = (inner, vectors, vectors)
         self.project = Dense(dim, sum(self.widths), bias=bias)
-        self.conv = nn.Parameter(torch.empty(self.widths[1], conv).uniform_(-(conv**-0.5), conv**-0.5))
+        self.conv = taps(self.widths[1], conv)
         self.conv_bias = nn.Parameter(torch.zeros(self.widths[1])) if conv_bias else None
         self.log_rate, self.step_bias = (nn.Parameter(torch.empty(heads)) for _ in range(2))
         self.skip = nn.Parameter(torch.ones(heads))
@@ -84,26 +84,25 @@ class Mamba2(Mixer):
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
         return along_rows(self._rows, x, ctx, state)
 
-    def _rows(self, x: Tensor, state: State | None, lengths: Tensor | None) -> Tensor:
+    def _rows(self, x: Tensor, ctx: Context, state: State | None, lengths: Tensor | None) -> Tensor:
         """Rows (B, L, C) of which the first `lengths` (B,) tokens count."""
         gate, mixed, step = self.project(x).split(self.widths, dim=-1)
-        mixed = F.silu(carried_convolution(mixed, self.conv, self.conv_bias, state, lengths))
+        mixed = convolved(mixed, self.conv, state, lengths, F.silu, self.conv_bias)
         values, b, c = mixed.split(self.mixed_widths, dim=-1)
         values = values.unflatten(-1, (self.heads, self.head_dim))
         b, c = (vector.unflatten(-1, (self.groups, self.state)) for vector in (b, c))
-        wide = torch.promote_types(x.dtype, torch.float32)
-        dt = F.softplus(step.to(wide) + self.step_bias.to(wide))
+        kind = wide(x.dtype)
+        dt = F.softplus(step.to(kind) + self.step_bias.to(kind))
         if self.min_step > 0 or self.max_step is not None:
             dt = dt.clamp(self.min_step, self.max_step)
         if lengths is not None:  # padding neither decays nor writes
             dt = dt * real(x, lengths)[..., None]
         memory = None if state is None else state.slot("memory").value
         y, memory = duality.state_space_duality(
-            values * dt[..., None], -self.log_rate.to(wide).exp() * dt, b, c, memory, overwrite=True
+            values * dt[..., None], -self.log_rate.to(kind).exp() * dt, b, c, memory, overwrite=True
         )
-        if state is not None:
-            state.slot("memory").put(memory)
-        y = torch.addcmul(y, values.to(wide), self.skip.to(wide)[:, None])
+        remember(state, memory)
+        y = torch.addcmul(y, values.to(kind), self.skip.to(kind)[:, None])
         return self.out(self._normed(y.flatten(-2), gate))
 
     def _normed(self, y: Tensor, gate: Tensor) -> Tensor:
@@ -112,11 +111,8 @@ class Mamba2(Mixer):
         return rms_norm(gated, self.norm.view(self.groups, -1), self.eps).flatten(-2).to(gate.dtype)
 
     def new_state(self, batch: int, capacity: int) -> State:
-        weight = self.project.weight
-        wide = torch.promote_types(weight.dtype, torch.float32)
-        memory = weight.new_zeros(batch, self.heads, self.state, self.head_dim, dtype=wide)
-        return State(tail=Slot(weight.new_zeros(batch, self.conv.shape[1] - 1, self.widths[1])), memory=Slot(memory))
+        return fresh_state(self.project.weight, batch, (self.heads, self.state, self.head_dim), self.conv)
 
     def macs(self, tokens: int, past: int = 0) -> int:
         recurrence: int = duality.macs(1, tokens, self.heads, self.state, self.head_dim)
-        return recurrence + tokens * self.conv.numel()
+        return recurrence + tap_macs(self.conv, tokens)

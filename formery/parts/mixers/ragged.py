@@ -32,17 +32,22 @@ def last_tokens(past: Tensor, x: Tensor, lengths: Tensor | None) -> Tensor:
     return torch.gather(together, 1, index[..., None].expand(-1, -1, x.shape[-1]))
 
 
-def along_rows(
-    rows: Callable[[Tensor, State | None, Tensor | None], Tensor], x: Tensor, ctx: Context, state: State | None
-) -> Tensor:
-    """What `rows(x, state, lengths)` makes of rows (B, L, C) of which the first `lengths` (B,) tokens count (None:
-    all of them), where x may be padded at either end or packed."""
+Rows = Callable[[Tensor, Context, State | None, Tensor | None], Tensor]
+"""(x (B, L, C), ctx, state, lengths (B,) of the tokens that count or None for all of them) -> (B, L, C)."""
+
+
+def along_rows(rows: Rows, x: Tensor, ctx: Context, state: State | None) -> Tensor:
+    """What `rows` makes of x, which may be padded at either end or packed: its tokens stand first in rows of their own
+    there, and the context says nothing of padding any more."""
     if ctx.bounds is not None:
         return by_sequence(lambda x, ctx: along_rows(rows, x, ctx, None), x, ctx)
     if ctx.padding is None:
-        return rows(x, state, None)
-    x, lengths, undo = compacted(x, ctx.padding)
-    return undo(rows(x, state, lengths))
+        return rows(x, ctx, state, None)
+    moved, lengths, undo = compacted(x, ctx.padding)
+    places = ctx.positions
+    if places is not None:  # they move with their tokens
+        places = compacted(places.expand(x.shape[:2])[..., None], ctx.padding)[0][..., 0]
+    return undo(rows(moved, ctx.but(padding=None, key_padding=None, positions=places, memo=None), state, lengths))
 
 
 def real(x: Tensor, lengths: Tensor) -> Tensor:

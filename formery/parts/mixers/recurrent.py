@@ -1,7 +1,8 @@
-"""What linear recurrences with a matrix or vector memory share: short convolution, memory, unit vectors, gated norm."""
+"""What linear recurrences with one memory share: short convolution, memory, steps, unit vectors, gated norm."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 
 from ...context import Slot, State
 from ...errors import BadSpec
+from ...ops import short_convolution
 from ...ops.rms_norm import rms_norm
 from .ragged import carried_convolution
 
@@ -37,17 +39,29 @@ def taps(width: int, length: int | None) -> nn.Parameter | None:
     return nn.Parameter(torch.empty(width, length).uniform_(-(length**-0.5), length**-0.5))
 
 
+def tap_macs(weight: Tensor | None, tokens: int) -> int:
+    """Multiply-accumulates of a short convolution of `tokens` tokens; none where there is none."""
+    return 0 if weight is None else short_convolution.macs(1, tokens, *weight.shape)
+
+
+def draw_steps(bias: Tensor) -> None:
+    """Biases whose softplus is a step drawn evenly, in its logarithm, from 0.001 to 0.1 (arXiv 2312.00752, 3.6)."""
+    step = torch.empty_like(bias).uniform_(math.log(1e-3), math.log(0.1)).exp().clamp(min=1e-4)
+    bias.copy_(step + (-torch.expm1(-step)).log())  # inverse softplus
+
+
 def convolved(
     x: Tensor,
     weight: Tensor | None,
     state: State | None,
     lengths: Tensor | None,
     activation: Callable[[Tensor], Tensor] | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """activation(short convolution of x); x as it is where there is none."""
     if weight is None:
         return x
-    y = carried_convolution(x, weight, None, state, lengths)
+    y = carried_convolution(x, weight, bias, state, lengths)
     return y if activation is None else activation(y)
 
 
@@ -56,6 +70,12 @@ def memory_of(state: State | None, batch: int, shape: tuple[int, ...], like: Ten
     if state is not None:
         return state.slot("memory").value
     return torch.zeros(batch, *shape, dtype=wide(like.dtype), device=like.device)
+
+
+def remember(state: State | None, memory: Tensor) -> None:
+    """Hand the memory on to what follows, where somebody streams."""
+    if state is not None:
+        state.slot("memory").put(memory)
 
 
 def fresh_state(like: Tensor, batch: int, shape: tuple[int, ...], weight: Tensor | None) -> State:

@@ -9,12 +9,11 @@ from torch.nn import functional as F
 from ...context import NOTHING, Context, State
 from ...errors import BadSpec
 from ...ops import gated_linear_attention as rule
-from ...ops import short_convolution
 from ...spec import Place, PositionSpec, build
 from ..dense import Dense
 from .mixer import Mixer
-from .ragged import along_rows, by_sequence, compacted, real
-from .recurrent import convolved, fresh_state, memory_of, normed, shared_width, taps
+from .ragged import along_rows, real
+from .recurrent import convolved, fresh_state, memory_of, normed, remember, shared_width, tap_macs, taps
 
 
 class Retention(Mixer):
@@ -68,17 +67,7 @@ class Retention(Mixer):
         return torch.log1p(-torch.exp2(-5 - heads)).to(torch.promote_types(like.dtype, torch.float32))
 
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
-        if self.position is None:
-            return along_rows(lambda x, state, lengths: self._rows(x, ctx, state, lengths), x, ctx, state)
-        if ctx.bounds is not None:
-            return by_sequence(self, x, ctx)
-        if ctx.padding is None:
-            return self._rows(x, ctx, state, None)
-        moved, lengths, undo = compacted(x, ctx.padding)
-        if ctx.positions is not None:  # they move with their tokens
-            places = compacted(ctx.positions.expand(x.shape[:2])[..., None], ctx.padding)[0][..., 0]
-            ctx = ctx.but(positions=places)
-        return undo(self._rows(moved, ctx.but(memo=None), state, lengths))
+        return along_rows(self._rows, x, ctx, state)
 
     def _rows(self, x: Tensor, ctx: Context, state: State | None, lengths: Tensor | None) -> Tensor:
         """Rows (B, L, C) of which the first `lengths` (B,) tokens count."""
@@ -93,13 +82,11 @@ class Retention(Mixer):
             g, k = g * counts, k * counts[..., None]
         memory = memory_of(state, x.shape[0], (self.heads, self.head_dim, self.value_dim), x)
         o, memory = rule.gated_linear_attention(q * self.head_dim**-0.5, k, v, g, memory)
-        if state is not None:
-            state.slot("memory").put(memory)
+        remember(state, memory)
         return self.out(normed(o, self.norm, gate, self.eps, x.dtype))
 
     def new_state(self, batch: int, capacity: int) -> State:
         return fresh_state(self.project.weight, batch, (self.heads, self.head_dim, self.value_dim), self.conv)
 
     def macs(self, tokens: int, past: int = 0) -> int:
-        taps = 0 if self.conv is None else short_convolution.macs(1, tokens, *self.conv.shape)
-        return rule.macs(1, tokens, self.heads, self.head_dim, self.value_dim) + taps
+        return rule.macs(1, tokens, self.heads, self.head_dim, self.value_dim) + tap_macs(self.conv, tokens)

@@ -76,7 +76,7 @@ class SegmentAttention(Mixer):
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
         return along_rows(self._rows, x, ctx, state)
 
-    def _rows(self, x: Tensor, state: State | None, lengths: Tensor | None) -> Tensor:
+    def _rows(self, x: Tensor, ctx: Context, state: State | None, lengths: Tensor | None) -> Tensor:
         """Rows (B, L, C) of which the first `lengths` (B,) tokens count; long ones piece by piece."""
         if state is None:
             past, count = x.new_zeros(x.shape[0], self.reach, x.shape[2]), x.new_zeros(x.shape[0], dtype=torch.long)

@@ -73,7 +73,7 @@ class TemporalConvolution(Mixer):
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
         return along_rows(self._rows, x, ctx, state)
 
-    def _rows(self, x: Tensor, state: State | None, lengths: Tensor | None) -> Tensor:
+    def _rows(self, x: Tensor, ctx: Context, state: State | None, lengths: Tensor | None) -> Tensor:
         """Rows (B, L, C) of which the first `lengths` (B,) tokens count."""
         counts = None if lengths is None else real(x, lengths)[..., None]
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
