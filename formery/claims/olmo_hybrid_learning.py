@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..data.probes.probe import JUDGED, Probe, ProbeData
+from ..data.probes.tracking import parity
 from ..measure import count_parameters
 from ..measure.inputs import as_model
+from ..model import Model
+from ..training.probing import accuracy, learned
 from .check import Measured, Progress, check
-from .sequences import HAY, KEYS, VALUES, Draw, Drawn, accuracy, exchanges, learned, needle, parity, recalled
+from .sequences import HAY, KEYS, VALUES, exchanges, needles, recalled
 
 PRE: dict[str, Any] = {"kind": "pre", "norm": "rms"}
 SEEDS = 2
@@ -16,7 +20,8 @@ SEEDS = 2
 @check
 def parity_of_bits(seed: int, progress: Progress) -> Measured:
     """One recurrent layer with and without negative eigenvalues: 600 steps, length 8 at first, then 32."""
-    found = _with_and_without(parity, 2, lambda step: 8 if step < 150 else 32, 600, (32, 64, 256), seed, progress)
+    probe = parity(sizes=(32, 64, 256), trained=(8, 32, 32, 32))
+    found = _with_and_without(probe, 600, seed, progress)
     passed = min(found["negative"]["64"]) >= 0.95 and max(found["positive"]["64"]) <= 0.65
     return Measured(found, passed, _in_words(found))
 
@@ -24,31 +29,38 @@ def parity_of_bits(seed: int, progress: Progress) -> Measured:
 @check
 def permutations(seed: int, progress: Progress) -> Measured:
     """The same layer on exchanges of two of three things: 900 steps, lengths 4, 8, then 16."""
-
-    def length_at(step: int) -> int:
-        return 4 if step < 100 else 8 if step < 250 else 16
-
-    found = _with_and_without(exchanges, 6, length_at, 900, (16, 32), seed, progress, num_seeds=1)
+    probe = exchanges(sizes=(16, 32), trained=(4,) * 2 + (8,) * 3 + (16,) * 13)  # 50 steps each
+    found = _with_and_without(probe, 900, seed, progress, num_seeds=1)
     passed = min(found["negative"]["16"]) >= 0.9 and min(found["negative"]["16"]) > max(found["positive"]["16"])
     note = "" if passed else "900 steps at this width did not suffice; the loss was still falling."
     return Measured(found, passed, f"{_in_words(found)}; chance is 17 %", note=note)
 
 
 def _with_and_without(
-    draw: Draw, vocab: int, length_at: Any, steps: int, lengths: tuple[int, ...], seed: int, progress: Progress,
-    *, num_seeds: int = SEEDS,
-) -> dict[str, dict[str, list[float]]]:  # fmt: skip
+    probe: Probe, steps: int, seed: int, progress: Progress, *, num_seeds: int = SEEDS
+) -> dict[str, dict[str, list[float]]]:
     """Accuracies with negative eigenvalues and without, by length, one a seed."""
     found: dict[str, dict[str, list[float]]] = {}
     for name, negative in (("negative", True), ("positive", False)):
         for offset in range(num_seeds):
-            data = Drawn(draw, vocab, length_at, seed + offset)
             tell = _named(f"{name} eigenvalues, seed {seed + offset}", progress)
-            model = learned(_recurrent(negative, vocab), data, steps=steps, seed=seed + offset, progress=tell)
-            for length in lengths:
-                right = accuracy(model, draw, length, seed=seed + offset)
-                found.setdefault(name, {}).setdefault(str(length), []).append(right)
+            model = _trained(_recurrent(negative, probe.vocab), probe, steps, seed + offset, tell)
+            for length, right in _judged(model, probe, seed + offset).items():
+                found.setdefault(name, {}).setdefault(length, []).append(right)
     return found
+
+
+def _trained(
+    spec: dict[str, Any], probe: Probe, steps: int, seed: int, progress: Progress, *, learning_rate: float = 5e-3
+) -> Model:
+    """The model after `steps` batches of 64, a quarter of them warm-up."""
+    data = ProbeData(probe, steps, seed)
+    return learned(spec, data, steps=steps, seed=seed, say=progress, learning_rate=learning_rate, warmup=steps // 4)
+
+
+def _judged(model: Model, probe: Probe, seed: int, *, last: int = 8) -> dict[str, float]:
+    """Accuracies by size among the `last` answers of sequences, every size on sequences of its own."""
+    return {str(size): accuracy(model, probe, size, seed=seed, last=last, start=JUDGED + size) for size in probe.sizes}
 
 
 def _recurrent(negative: bool, vocab: int) -> dict[str, Any]:
@@ -59,9 +71,6 @@ def _recurrent(negative: bool, vocab: int) -> dict[str, Any]:
         "body": {"kind": "stack", "depth": 1, "mixer": mixer, "scheme": PRE},
         "head": {"kind": "next_token", "norm": "rms"},
     }
-
-
-QUERIES = 6
 
 
 @check
@@ -77,22 +86,16 @@ def recall_and_state(seed: int, progress: Progress) -> Measured:
         for name, layout in (("recurrence", "recurrence"), ("attention", "rotary"))
     }
     sizes = {name: count_parameters(as_model(spec)).total for name, spec in specs.items()}
+    probe = recalled(sizes=(6,), trained=(1,) * 3 + (2,) * 2 + (4,) * 2 + (6,) * 3)  # 90 steps each
     found: dict[str, float] = {}
     for name, spec in specs.items():
-        data = Drawn(recalled, 6 + KEYS, _more_and_more, seed)
-        tell = _named(name, progress)
-        model = learned(spec, data, steps=900, seed=seed, progress=tell, learning_rate=4e-3)
-        found[name] = accuracy(model, recalled, QUERIES, seed=seed)
+        model = _trained(spec, probe, 900, seed, _named(name, progress), learning_rate=4e-3)
+        (found[name],) = _judged(model, probe, seed).values()
     passed = found["hybrid"] > max(found["recurrence"], found["attention"])
     said = ", ".join(f"{name} {100 * right:.1f} % ({sizes[name]:,} parameters)" for name, right in found.items())
     same = max(sizes.values()) <= 1.05 * min(sizes.values())
     note = "" if passed else "900 steps are few for three layers; with a memory for all keys, recurrence alone does it."
     return Measured({"accuracy": found, "parameters": sizes}, passed and same, said, note=note)
-
-
-def _more_and_more(step: int) -> int:
-    """How many keys are asked for."""
-    return 1 if step < 270 else 2 if step < 450 else 4 if step < 630 else QUERIES
 
 
 def _three(layout: str, hidden: int = 96) -> dict[str, Any]:
@@ -120,12 +123,11 @@ def _matched(layout: str, wanted: int) -> dict[str, Any]:
 @check
 def length_without_positions(seed: int, progress: Progress) -> Measured:
     """A recurrent and an attention layer, wired as Olmo Hybrid's: 500 steps up to length 32, judged at 128."""
+    probe = needles(sizes=(32, 64, 128, 256), trained=(16, 32, 32, 32))
     found: dict[str, dict[str, float]] = {}
     for name, position in (("without positions", None), ("with rope", "rope")):
-        data = Drawn(needle, HAY + KEYS + VALUES, lambda step: 16 if step < 125 else 32, seed)
-        tell = _named(name, progress)
-        model = learned(_two(position), data, steps=500, seed=seed, progress=tell, learning_rate=4e-3)
-        found[name] = {str(n): accuracy(model, needle, n, seed=seed, last=4) for n in (32, 64, 128, 256)}
+        model = _trained(_two(position), probe, 500, seed, _named(name, progress), learning_rate=4e-3)
+        found[name] = _judged(model, probe, seed, last=4)
     passed = found["without positions"]["128"] > found["with rope"]["128"]
     said = "; ".join(f"{name} {' / '.join(f'{100 * v:.1f}' for v in row.values())} %" for name, row in found.items())
     note = "" if passed else "At this size the recurrence alone may have found the needles."

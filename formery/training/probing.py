@@ -80,8 +80,12 @@ def learned(
     say: Say | None = None,
     learning_rate: float = 3e-3,
     batch_size: int = 64,
+    warmup: int | None = None,
 ) -> Model:
-    """The model of `spec` after a training on endless data, in evaluation; first weights by fan-in, as it is narrow."""
+    """The model of `spec` after a training on endless data, in evaluation; first weights by fan-in, as it is narrow.
+
+    warmup: steps in which the learning rate rises, a tenth of all unless given.
+    """
     with torch.random.fork_rng():
         torch.default_generator.manual_seed(seed)
         model = create_model(spec)
@@ -93,21 +97,33 @@ def learned(
             say(f"step {now.step} of {now.steps}, loss {now.loss:.3f}")
 
     train(
-        model, data, None, options, warmup=max(1, steps // 10), weight_decay=0.01, betas=(0.9, 0.999),
-        eval_every=max(1, steps // 4), devices="cpu", quiet=True, on_progress=tell,
+        model, data, None, options, warmup=max(1, steps // 10) if warmup is None else warmup, weight_decay=0.01,
+        betas=(0.9, 0.999), eval_every=max(1, steps // 4), devices="cpu", quiet=True, on_progress=tell,
     )  # fmt: skip
     return model.eval()
 
 
 @torch.inference_mode()
-def accuracy(model: Model, probe: Probe, size: int, *, seed: int = 0, items: int = JUDGED_ITEMS) -> float:
-    """Share of right answers on fresh sequences of a size."""
+def accuracy(
+    model: Model,
+    probe: Probe,
+    size: int,
+    *,
+    seed: int = 0,
+    items: int = JUDGED_ITEMS,
+    last: int | None = None,
+    start: int = JUDGED + 1,
+) -> float:
+    """Share of right answers on fresh sequences of a size, or among the `last` answers of each; sequences are drawn for
+    the steps from `start` on."""
     right = counted = 0
     batch = max(1, min(items, 65536 // probe.tokens(size)))
     with evaluating(model):
         for step in range(-(-items // batch)):
-            ids, targets = probe.draw(seed, JUDGED + 1 + step, batch, size)
+            ids, targets = probe.draw(seed, start + step, batch, size)
             counts = targets != IGNORED
+            if last is not None:
+                counts &= counts.flip(1).cumsum(1).flip(1) <= last
             right += int(((model(ids).argmax(-1) == targets) & counts).sum())
             counted += int(counts.sum())
     return right / counted

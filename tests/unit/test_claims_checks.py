@@ -12,7 +12,8 @@ from formery import create_model
 from formery.claims import olmo_hybrid_learning, sequences, trials, verify
 from formery.claims.check import silent
 from formery.claims.verifying import chosen
-from formery.tasks.language import IGNORED
+from formery.data.probes.probe import IGNORED, Probe
+from formery.data.probes.tracking import parity
 
 QUICK = [(card.name, claim["id"]) for card, claim in chosen() if not claim.get("slow")]
 CLOCKED = {("pre_rmsnorm", "cost")}
@@ -37,12 +38,12 @@ def test_quick_claim(system: str, claim: str) -> None:
 def test_permutations_compose() -> None:
     """By the table as by matrices."""
     matrices = torch.eye(3)[torch.tensor(sequences.PERMUTATIONS)]
-    table = sequences.table()
+    table = torch.tensor(sequences.AFTER)
     for a in range(6):
         for b in range(6):
             # row i of matrix p has its one at p[i]: (P_b P_a)[i] = a[b[i]]
             assert torch.equal(matrices[b] @ matrices[a], matrices[table[a, b]])
-    ids, targets = sequences.exchanges(0, 3, 5, 20)
+    ids, targets = sequences.exchanges().draw(0, 3, 5, 20)
     assert set(ids.unique().tolist()) == {1, 2, 3}
     now = torch.zeros(5, dtype=torch.long)
     for column, wanted in zip(ids.T, targets.T, strict=True):
@@ -52,24 +53,24 @@ def test_permutations_compose() -> None:
 
 
 def test_recalled_asks_for_what_was_listed() -> None:
-    ids, targets = sequences.recalled(1, 0, 6, 5)
+    ids, targets = sequences.recalled().draw(1, 0, 6, 5)
     listed = 2 * sequences.KEYS
     assert ids.shape == targets.shape == (6, listed + 5)
     assert (targets[:, :listed] == IGNORED).all()
-    table = sequences.table()
+    table = sequences.AFTER
     for row, answers in zip(ids.tolist(), targets.tolist(), strict=True):
         book = dict(zip(row[:listed:2], row[1:listed:2], strict=True))
         assert len(book) == sequences.KEYS
         now = 0
         for key, answer in zip(row[listed:], answers[listed:], strict=True):
-            now = int(table[book[key], now])
+            now = table[book[key]][now]
             assert now == answer
 
 
 def test_needles_are_in_the_hay_once() -> None:
     num, hay = sequences.NEEDLES, sequences.HAY
     for length in (16, 33):
-        ids, targets = sequences.needle(2, 0, 8, length)
+        ids, targets = sequences.needles().draw(2, 0, 8, length)
         assert ids.shape == (8, length)
         for row, answers in zip(ids.tolist(), targets.tolist(), strict=True):
             body, asked = row[:-num], row[-num:]
@@ -77,22 +78,6 @@ def test_needles_are_in_the_hay_once() -> None:
             assert [body[body.index(key) + 1] for key in asked] == answers[-num:]
             assert sum(token >= hay for token in body) == 2 * num
             assert all(answer == IGNORED for answer in answers[:-num])
-
-
-def test_judging_counts_the_last_answers_only() -> None:
-    class Fixed(torch.nn.Module):
-        def forward(self, ids: torch.Tensor) -> torch.Tensor:
-            return torch.nn.functional.one_hot(ids, 2).float()
-
-    def draw(seed: int, step: int, batch: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-        ids = torch.zeros(batch, length, dtype=torch.long)
-        targets = torch.ones_like(ids)
-        targets[:, -2:] = 0
-        targets[:, -1] = IGNORED
-        return ids, targets
-
-    found = [sequences.accuracy(Fixed(), draw, 10, seed=0, last=last) for last in (1, 2, 4)]  # type: ignore[arg-type]
-    assert found == [1.0, 0.5, 0.25]
 
 
 def test_competitors_have_equal_parameters() -> None:
@@ -106,20 +91,23 @@ def test_competitors_have_equal_parameters() -> None:
 # ------------------------------------------------------------------------------------------------ trainings
 
 
-@pytest.mark.parametrize("draw", ["parity", "exchanges", "recalled", "needle"])
-def test_sequences_can_be_learned_from(draw: str) -> None:
-    specs: dict[str, Any] = {
-        "parity": olmo_hybrid_learning._recurrent(True, 2),
-        "exchanges": olmo_hybrid_learning._recurrent(False, 6),
-        "recalled": olmo_hybrid_learning._three("recurrence attention recurrence"),
-        "needle": olmo_hybrid_learning._two("rope"),
-    }
-    data = sequences.Drawn(getattr(sequences, draw), specs[draw]["stem"]["vocab"], lambda step: 12, 0)
+LEARNED: list[tuple[Probe, dict[str, Any]]] = [
+    (parity(sizes=(12,), trained=(12,)), olmo_hybrid_learning._recurrent(True, 2)),
+    (sequences.exchanges(sizes=(12,), trained=(12,)), olmo_hybrid_learning._recurrent(False, 6)),
+    (sequences.recalled(sizes=(12,), trained=(12,)), olmo_hybrid_learning._three("recurrence attention recurrence")),
+    (sequences.needles(sizes=(12,), trained=(12,)), olmo_hybrid_learning._two("rope")),
+]
+
+
+@pytest.mark.parametrize(("probe", "spec"), LEARNED, ids=[probe.name for probe, _ in LEARNED])
+def test_sequences_can_be_learned_from(probe: Probe, spec: dict[str, Any]) -> None:
+    assert spec["stem"]["vocab"] == probe.vocab
+    assert probe.draw(0, 0, 2, 12)[0].shape == (2, probe.tokens(12))
     told: list[str] = []
-    model = sequences.learned(specs[draw], data, steps=4, seed=0, progress=told.append, batch_size=4)
+    model = olmo_hybrid_learning._trained(spec, probe, 4, 0, told.append)
     assert told[-1].startswith("step 4 of 4")
-    assert 0 <= sequences.accuracy(model, data.draw, 12, seed=0, batch=8) <= 1
-    again = sequences.learned(specs[draw], data, steps=4, seed=0, progress=silent, batch_size=4)
+    assert 0 <= olmo_hybrid_learning._judged(model, probe, 0)["12"] <= 1
+    again = olmo_hybrid_learning._trained(spec, probe, 4, 0, silent)
     for one, other in zip(model.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from formery.create import create_model
+from formery.data.probes.probe import IGNORED, JUDGED, Probe, ProbeData
 from formery.data.probes.recall import mqar
 from formery.data.probes.tracking import parity
 from formery.errors import BadSpec
@@ -35,6 +36,40 @@ def test_accuracy_is_the_share_of_right_answers() -> None:
 
     probe = parity(sizes=(8,), trained=(8,))
     assert probing.accuracy(Knows(), probe, 8) == 1.0  # type: ignore[arg-type]
+
+
+def test_judging_counts_the_last_answers_only_if_asked_to() -> None:
+    class Fixed(torch.nn.Module):
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.one_hot(ids, 2).float()
+
+    asked: list[int] = []
+
+    def draw(seed: int, step: int, batch: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        asked.append(step)
+        ids = torch.zeros(batch, length, dtype=torch.long)
+        targets = torch.ones_like(ids)
+        targets[:, -2:] = 0
+        targets[:, -1] = IGNORED
+        return ids, targets
+
+    probe = Probe("fixed", 2, draw, (10,), (10,), "tokens", 0.5)
+    found = [probing.accuracy(Fixed(), probe, 10, last=last) for last in (1, 2, 4, None)]  # type: ignore[arg-type]
+    assert found == [1.0, 0.5, 0.25, 1 / 9]
+    probing.accuracy(Fixed(), probe, 10, start=JUDGED + 10)  # type: ignore[arg-type]
+    assert asked == [JUDGED + 1] * 4 + [JUDGED + 10]
+
+
+def test_the_learning_rate_rises_for_a_tenth_of_the_steps_unless_said() -> None:
+    spec, data = probing.small("attention", PROBE, width=16), ProbeData(PROBE, 20)
+
+    def weights(**options: int) -> torch.Tensor:
+        model = probing.learned(spec, data, steps=20, seed=0, batch_size=4, **options)  # type: ignore[arg-type]
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    usual = weights()
+    assert torch.equal(usual, weights(warmup=2))
+    assert not torch.equal(usual, weights(warmup=10))
 
 
 def test_a_probe_learns_and_keeps_what_is_done() -> None:

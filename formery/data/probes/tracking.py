@@ -27,18 +27,28 @@ def permutations(*, things: int = 3, sizes: Sequence[int] = (16, 32, 64), traine
     if not 2 <= things <= 5:
         raise BadSpec(f"things is 2 to 5, got {things}")
     elements = list(all_orders(range(things)))
-    after = [[elements.index(tuple(a[i] for i in b)) for b in elements] for a in elements]
+    after = composition(elements)
 
     def draw(seed: int, step: int, batch: int, size: int) -> tuple[Tensor, Tensor]:
-        import torch
-
-        table = torch.tensor(after)
         ids = integers(seed, "permutations", step, (batch, size), len(elements))
-        now, states = torch.zeros(batch, dtype=torch.long), []
-        for column in ids.T:
-            now = table[column, now]
-            states.append(now)
-        return ids, torch.stack(states, dim=1)
+        return ids, composed(ids, after)
 
     return Probe("permutations", len(elements), draw, tuple(sizes), tuple(trained), "tokens", 1 / len(elements),
                  options={"things": things})  # fmt: skip
+
+
+def composition(elements: Sequence[tuple[int, ...]]) -> list[list[int]]:
+    """Row a, column b: the number of the permutation that is a after b, i -> a[b[i]]."""
+    return [[elements.index(tuple(a[i] for i in b)) for b in elements] for a in elements]
+
+
+def composed(numbers: Tensor, after: Sequence[Sequence[int]]) -> Tensor:
+    """(B, L) numbers of permutations -> (B, L) numbers of what they compose to by the table `after`, from the first to
+    each; number 0 changes nothing."""
+    import torch
+
+    table, now, found = torch.tensor(after), torch.zeros(len(numbers), dtype=torch.long), []
+    for column in numbers.T:
+        now = table[column, now]
+        found.append(now)
+    return torch.stack(found, dim=1)
