@@ -161,8 +161,9 @@ def _point(model: Model, length: int, seconds: float) -> Point:
     prompt, token = random_input(model, (1, length)), random_input(model, (1, 1))
     prefill, state = _prefill(model, prompt, seconds)
     decode = [_timed(model, token, state) for _ in range(NEW_TOKENS + 1)][1:]
-    split = operator_split(lambda: _read(model, prompt)) if length <= SPLIT_UNTIL else None
-    held = peak_memory(_Reader(model), prompt).activations
+    # Both are warm from the prefill: a long prompt is not read again for that.
+    split = operator_split(lambda: _read(model, prompt), warmup=False) if length <= SPLIT_UNTIL else None
+    held = peak_memory(_Reader(model), prompt, warmup=False).activations
     return Point(length, median(prefill), median(decode), state_bytes(model, length), held, split)
 
 

@@ -53,8 +53,11 @@ class Memory(Report):
         return grid("Memory of a forward", ("part", "bytes"), rows)
 
 
-def peak_memory(model: nn.Module, *inputs: Any) -> Memory:
-    """Run one forward (after one that is not counted) and follow the allocator. `inputs` as for `count_macs`."""
+def peak_memory(model: nn.Module, *inputs: Any, warmup: bool = True) -> Memory:
+    """Run one forward and follow the allocator. `inputs` as for `count_macs`.
+
+    warmup: run one that is not counted before; without it, the model has run on such inputs already.
+    """
     given = as_inputs(model, inputs)
     if any(isinstance(x, torch.Tensor) and x.is_meta for x in given):
         raise CannotRun(
@@ -63,7 +66,8 @@ def peak_memory(model: nn.Module, *inputs: Any) -> Memory:
     counted = count_parameters(model)
     weights = counted.bytes + counted.buffer_bytes
     with evaluating(model), torch.inference_mode():
-        model(*given)
+        if warmup:
+            model(*given)
         synchronize(given)
         device = next((x.device for x in given if isinstance(x, torch.Tensor)), torch.device("cpu"))
         follow = _followed_on_cpu if device.type == "cpu" else _followed_on_accelerator

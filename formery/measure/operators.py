@@ -31,11 +31,15 @@ def class_of(name: str) -> str:
     return next((kind for kind, words in WORDS.items() if any(word in name for word in words)), "other")
 
 
-def operator_split(call: Callable[[], Any]) -> dict[str, float]:
-    """Seconds of each class in one call (after one that is not counted), on the device that does the work."""
+def operator_split(call: Callable[[], Any], *, warmup: bool = True) -> dict[str, float]:
+    """Seconds of each class in one call, on the device that does the work.
+
+    warmup: make one that is not counted before; without it, such a call was made already.
+    """
     from torch.profiler import ProfilerActivity, profile
 
-    call()
+    if warmup:
+        call()
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])
     with quiet(), profile(activities=activities) as profiler:
         call()

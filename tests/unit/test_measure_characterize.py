@@ -33,6 +33,14 @@ def test_a_curve_has_what_was_asked_for(curve: Curve) -> None:
     assert curve.as_dict()["points"][0]["tokens"] == 32
 
 
+def test_a_prompt_is_read_no_oftener_than_measured() -> None:
+    """Once for each of time, operators and memory, where one reading takes longer than the time given."""
+    model, lengths = formery.create_model("olmo_hybrid_tiny"), []
+    model.register_forward_pre_hook(lambda module, args: lengths.append(args[0].shape[1]))
+    characterize(model, [32], seconds=1e-9)
+    assert lengths.count(32) == 3
+
+
 def test_it_stops_before_memory_runs_out() -> None:
     model = formery.create_model("decoder_tiny")
     found = characterize(model, [16, 1 << 20], seconds=0.01, room=50 << 20)
@@ -83,7 +91,16 @@ def test_self_times_add_up_to_the_call() -> None:
             x = (x @ a).tanh()
         return x
 
-    split = operator_split(lambda: (a @ a).exp() + recurrence(a))
+    calls: list[str] = []
+
+    def call() -> torch.Tensor:
+        calls.append("made")
+        return (a @ a).exp() + recurrence(a)
+
+    split = operator_split(call)
+    assert len(calls) == 2
+    assert operator_split(call, warmup=False)["products"] > 0
+    assert len(calls) == 3
     assert split["scan"] > split["elementwise"]
     assert split["products"] > 0
     assert split["norm"] == split["convolution"] == 0

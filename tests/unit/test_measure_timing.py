@@ -215,6 +215,10 @@ def test_peak_memory_is_what_the_allocator_saw(capfd: pytest.CaptureFixture[str]
     assert memory.activations == 2 * hidden  # before and after tanh, together
     assert memory.peak == memory.weights + memory.activations
     assert "profiler" not in capfd.readouterr().err
+    forwards: list[str] = []
+    model.register_forward_hook(lambda *_: forwards.append("made"))
+    assert peak_memory(model, 1000, 64, warmup=False) == memory
+    assert len(forwards) == 1
     with pytest.raises(CannotRun, match="meta"):
         peak_memory(nn.Linear(2, 2, device="meta"), 1, 2)
 
