@@ -47,9 +47,11 @@ def command(
     from ..training import probing
 
     specs = probing.equal(models, probe, width=width, position="rope" if rope else None)
+    training = {"steps": steps, "width": width, "batch": batch, "learning_rate": learning_rate, "rope": rope}
+    identity = {"probe": {"name": task, **given}, "training": training}
     found = probing.run_probe(
         probe, specs, steps=steps, seeds=range(seeds), batch_size=batch, learning_rate=learning_rate,
-        say=lambda text: say(text, stderr=True), once=None if out is None else _kept(out, task, given, locals()),
+        say=lambda text: say(text, stderr=True), once=None if out is None else _kept(out, identity),
     )  # fmt: skip
     if out is not None:
         from ..files import write_json
@@ -76,11 +78,10 @@ def options_of(make: Any) -> list[str]:
     return list(inspect.signature(make).parameters)
 
 
-def _kept(out: Path, task: str, given: dict[str, Any], asked: dict[str, Any]) -> Any:
-    """The journal of this probe in `out`: models that are done are not trained again."""
+def _kept(out: Path, identity: dict[str, Any]) -> Any:
+    """The journal of this probe in `out`: models that are done are not trained again; another one is refused there."""
     from ..search.journal import Journal
 
     journal = Journal(out / "work" / "journal")
-    same = ("steps", "width", "batch", "learning_rate", "rope")
-    journal.begin({"probe": {"name": task, **given}, "training": {name: asked[name] for name in same}}, resume=True)
+    journal.begin(identity, resume=True)
     return lambda name, make: journal.once(name.replace("*", "x").replace(" ", "_"), make)

@@ -25,6 +25,14 @@ def test_a_probe_writes_what_it_found(ask: Ask, tmp_path: Path) -> None:
     assert ask(*arguments, "--json").json == found, "what is done is not done again"
 
 
+def test_what_another_probe_left_is_refused(ask: Ask, refused: Callable[..., str], tmp_path: Path) -> None:
+    arguments = ["probe", "mqar", "attention", *SMALL, "--out", tmp_path]
+    ask(*arguments)
+    assert "rope" in refused(*arguments, "--rope")
+    assert "steps" in refused(*arguments, "--steps", 5)
+    assert "vocab" in refused(*arguments, "--set", "vocab=32")
+
+
 def test_growth_is_told(ask: Ask, tmp_path: Path) -> None:
     arguments = ["characterize", "decoder_tiny", "--context", "16:32", "--seconds", 0.01, "--out", tmp_path / "run"]
     report = ask(*arguments, "--json").json
