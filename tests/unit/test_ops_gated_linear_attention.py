@@ -1,89 +1,32 @@
-"""Gated linear attention: every form is the definition, in values and gradients, for each kind of decay."""
+"""Gated linear attention: decays of every kind and strength, and what the authors' implementations give."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import pairwise
-
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
 from formery.ops import gated_linear_attention as rule
 from formery.ops.gated_linear_attention import gated_linear_attention, reference
 from formery.ops.gated_linear_attention.chunked import MOST, cut, spans
+from tests.contract.recurrences import double, gradients, named
+from tests.contract.recurrences import linear as draw
 from tests.goldens import normal, recorded
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
-FORMS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
-    "chunked 7": lambda *x: rule.chunked(*x, chunk=7),
-    "chunked 64": lambda *x: rule.chunked(*x, chunk=64),
-    "differentiable": rule.differentiable,
-    "compiled": rule.compiled,
-    "fastest": gated_linear_attention,
-}
-KINDS = ("channel", "token", "head", "none")
-"""What has a decay of its own: each key channel, each token of a head, each head; or nothing has."""
-Inputs = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]
-
-
-def draw(
-    length: int,
-    kind: str,
-    *,
-    depth: float = 2.0,
-    batch: int = 2,
-    heads: int = 3,
-    key: int = 8,
-    value: int = 6,
-    dtype: torch.dtype = torch.float64,
-) -> Inputs:
-    """(q, k, v, g, state) with decays from none to exp(-depth) a token."""
-    q, k = (torch.randn(batch, length, heads, key, dtype=torch.float64) for _ in range(2))
-    v = torch.randn(batch, length, heads, value, dtype=torch.float64)
-    shapes = {"channel": (batch, length, heads, key), "token": (batch, length, heads), "head": (heads,)}
-    g = None if kind == "none" else -(torch.rand(shapes[kind], dtype=torch.float64) ** 4) * depth
-    state = torch.randn(batch, heads, key, value, dtype=torch.float64)
-    wide = torch.promote_types(dtype, torch.float32)
-    return q.to(dtype), k.to(dtype), v.to(dtype), None if g is None else g.to(wide), state.to(wide)
-
-
-def double(inputs: Inputs) -> Inputs:
-    q, k, v, g, state = inputs
-    return q.double(), k.double(), v.double(), None if g is None else g.double(), state.double()
-
-
-def gradients(form: Callable[..., tuple[Tensor, Tensor]], inputs: Inputs) -> tuple[Tensor, ...]:
-    leaves = [None if x is None else x.clone().requires_grad_() for x in inputs]
-    o, state = form(*leaves)
-    source = torch.Generator().manual_seed(1)
-    weights = [torch.randn(x.shape, generator=source, dtype=torch.float64).to(x.dtype) for x in (o, state)]
-    return torch.autograd.grad((o, state), [x for x in leaves if x is not None], weights)
-
-
-@pytest.mark.parametrize("length", [0, 1, 17, 130])
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("form", FORMS)
-def test_values_and_gradients_are_the_definitions(form: str, kind: str, length: int) -> None:
-    for depth in (0.5, 4.0, 30.0):  # decays that are split, split in pieces, and written out
-        inputs = draw(length, kind, depth=depth)
-        before = [None if x is None else x.clone() for x in inputs]
-        torch.testing.assert_close(FORMS[form](*inputs), reference(*inputs))
-        assert all(x is None or torch.equal(x, y) for x, y in zip(inputs, before, strict=True))  # type: ignore[arg-type]
-        if length:
-            torch.testing.assert_close(gradients(FORMS[form], inputs), gradients(reference, inputs))
+FORMS = named("gated_linear_attention").forms
+OTHERS = ("token", "head", "none")
+"""What may have a decay of its own beside each key channel."""
 
 
 def test_all_ways_of_a_chunk_are_taken() -> None:
-    """The tests above reach the split, the pieces and the decays written out."""
+    """The decays of the contract's tests of forms reach the split, the pieces and the decays written out."""
 
     def ways(kind: str, depth: float) -> set[tuple[bool, bool]]:
         torch.manual_seed(0)
-        q, k, v, g, _ = draw(64, kind, depth=depth)
+        q, k, v, g, _ = draw(64, kind=kind, depth=depth)
         assert g is not None
         tokens = cut((q, k, v, g if kind == "channel" else g[..., None]), 0, 64, torch.float64)
         return {(span.end - span.start == 64, span.explicit) for span in spans(tokens, 0, 64)}
@@ -92,43 +35,6 @@ def test_all_ways_of_a_chunk_are_taken() -> None:
     assert ways("channel", 4.0) == {(False, False)}
     assert (False, True) in ways("channel", 30.0)
     assert ways("token", 30.0) == {(True, True)}
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 1e-2), (torch.float16, 1e-3)], ids=str
-)
-def test_dtypes(form: str, kind: str, dtype: torch.dtype, tolerance: float) -> None:
-    inputs = draw(70, kind, dtype=dtype)
-    o, state = FORMS[form](*inputs)
-    assert o.dtype == dtype
-    assert state.dtype == torch.float32
-    exact = double(inputs)
-    # Rounding of the output to its dtype apart, everything is computed in float32.
-    for got, expected, allowed in zip((o, state), reference(*exact), (tolerance, 2e-6), strict=True):
-        assert (got.double() - expected).abs().max() <= allowed * expected.abs().max()
-    for got, expected in zip(gradients(FORMS[form], inputs), gradients(reference, exact), strict=True):
-        assert (got.double() - expected).abs().max() <= 10 * tolerance * expected.abs().max()
-
-
-@given(cuts=st.lists(st.integers(0, 70), max_size=4), kind=st.sampled_from(KINDS))
-def test_any_split_carries_on(cuts: list[int], kind: str) -> None:
-    q, k, v, g, state = draw(70, kind, depth=8.0)
-    whole = reference(q, k, v, g, state)
-    parts = []
-    for begin, end in pairwise([0, *sorted(cuts), 70]):
-        decay = g if g is None or g.dim() == 1 else g[:, begin:end]
-        o, state = gated_linear_attention(q[:, begin:end], k[:, begin:end], v[:, begin:end], decay, state)
-        parts.append(o)
-    torch.testing.assert_close((torch.cat(parts, 1), state), whole)
-
-
-def test_without_a_state_it_starts_from_zeros() -> None:
-    q, k, v, g, state = draw(20, "channel", dtype=torch.float16)
-    got = gated_linear_attention(q, k, v, g)
-    torch.testing.assert_close(got, gated_linear_attention(q, k, v, g, torch.zeros_like(state)))
-    assert got[1].dtype == torch.float32
 
 
 @pytest.mark.parametrize("name", ["gla", "simple_gla", "retention"])
@@ -156,7 +62,7 @@ def test_published_outputs(form: str, name: str) -> None:
 @pytest.mark.parametrize("kind", ["channel", "token"])
 def test_extreme_decay_is_exact_and_finite(kind: str) -> None:
     """A decay that forgets everything, next to none at all: exp(-c) would overflow and meet a zero."""
-    q, k, v, g, state = draw(70, kind, dtype=torch.float32)
+    q, k, v, g, state = draw(70, kind=kind, dtype=torch.float32)
     assert g is not None
     inputs = (q, k, v, torch.where(torch.rand_like(g) < 0.2, -1e4, 0.0), state)
     exact = reference(*double(inputs))
@@ -169,7 +75,7 @@ def test_extreme_decay_is_exact_and_finite(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["channel", "token"])
 def test_decays_at_the_border_of_splitting_keep_their_digits(kind: str) -> None:
     """The fall of a chunk just within what is split: the largest exponents that the split form has."""
-    q, k, v, g, state = draw(64, kind, dtype=torch.float32)
+    q, k, v, g, state = draw(64, kind=kind, dtype=torch.float32)
     assert g is not None
     inputs = (q, k, v, torch.full_like(g, -MOST / 64), state)
     for got, expected in zip(rule.chunked(*inputs, chunk=64), reference(*double(inputs)), strict=True):
@@ -177,9 +83,9 @@ def test_decays_at_the_border_of_splitting_keep_their_digits(kind: str) -> None:
 
 
 def test_gradients_in_float64_and_second_gradients() -> None:
-    for kind in KINDS:
+    for kind in ("channel", *OTHERS):
         for depth in (0.5, 30.0):
-            inputs = draw(5, kind, depth=depth, batch=1, heads=1, key=2, value=2)
+            inputs = draw(5, kind=kind, depth=depth, batch=1, heads=1, key=2, value=2)
             given_ = [x.requires_grad_() for x in inputs if x is not None]
 
             def form(q: Tensor, k: Tensor, v: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
@@ -189,16 +95,16 @@ def test_gradients_in_float64_and_second_gradients() -> None:
             assert torch.autograd.gradgradcheck(form, given_)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", OTHERS)
 def test_compiles_in_one_graph_for_all_lengths(kind: str) -> None:
     torch._dynamo.reset()
     compiled = torch.compile(gated_linear_attention, backend="aot_eager", fullgraph=True, dynamic=True)
     with torch.compiler.set_stance("default"):
         for length in (130, 20, 70):
-            inputs = draw(length, kind)
+            inputs = draw(length, kind=kind)
             with torch._dynamo.config.patch(error_on_recompile=length != 130):
                 torch.testing.assert_close(compiled(*inputs), reference(*inputs))
-    inputs = draw(33, kind)
+    inputs = draw(33, kind=kind)
     torch.testing.assert_close(gradients(compiled, inputs), gradients(reference, inputs))
 
 
@@ -211,15 +117,15 @@ def export(kind: str) -> torch.export.ExportedProgram:
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
     token = {0: batch, 1: length}
     shapes = (token, token, token, {"none": None, "head": {}}.get(kind, token), {0: batch})
-    inputs = draw(50, kind, dtype=torch.float32)
-    return torch.export.export(Rule(), inputs, dynamic_shapes=shapes)
+    inputs = draw(50, kind=kind, dtype=torch.float32)
+    return torch.export.export(Rule(), tuple(inputs), dynamic_shapes=shapes)
 
 
-@pytest.mark.parametrize("kind", ["channel", "head", "none"])
+@pytest.mark.parametrize("kind", ["head", "none"])
 def test_exports_with_free_batch_and_length(kind: str) -> None:
     program = export(kind).module()
     for batch, length in ((1, 1), (3, 32), (2, 100)):
-        inputs = draw(length, kind, batch=batch, dtype=torch.float32)
+        inputs = draw(length, batch, kind=kind, dtype=torch.float32)
         torch.testing.assert_close(program(*inputs), reference(*inputs), rtol=1e-5, atol=1e-5)
 
 
