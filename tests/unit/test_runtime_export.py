@@ -13,44 +13,11 @@ import torch
 from torch import Tensor
 
 import formery
-from formery.data import open_data
 from formery.errors import BadData, BadFile, BadSpec, CannotExport, CannotRun, MissingExtra, Unwritable
 from formery.runtime import export, int8, ship
 from formery.runtime.export import example, export_onnx
 from formery.runtime.onnx_model import METADATA, OnnxModel
 from formery.tasks import task_of
-
-IMAGE = {
-    "stem": {"kind": "patches", "dim": 8, "size": 2, "in_chans": 1, "img_size": 8},
-    "body": {"kind": "stack", "layout": "depthwise_conv pooling", "channel": "mlp"},
-    "head": {"kind": "classes", "num_classes": 10},
-}
-TEXT = {
-    "stem": {"kind": "tokens", "dim": 16, "vocab": 256},
-    "body": {"kind": "stack", "layout": "attention", "channel": "mlp"},
-    "head": {"kind": "next_token", "vocab": 256},
-}
-
-
-@pytest.fixture(scope="module")
-def digits() -> Any:
-    return open_data("digits")
-
-
-@pytest.fixture(scope="module")
-def model(digits: Any) -> formery.Model:
-    torch.manual_seed(0)
-    made = formery.Model(IMAGE).eval()
-    made.extra = task_of("classify").extra(digits)
-    return made
-
-
-@pytest.fixture(scope="module")
-def text_model() -> formery.Model:
-    torch.manual_seed(0)
-    made = formery.Model(TEXT).eval()
-    made.extra = {"task": {"kind": "language", "length": 16}, "tokens": "bytes"}
-    return made
 
 
 @pytest.fixture(scope="module")
@@ -154,12 +121,12 @@ def test_modes_are_left_as_they_were(model: formery.Model, again: Callable[[str]
         model.eval()
 
 
-def test_a_folded_and_thinned_model_survives(digits: Any, tmp_path: Path) -> None:
+def test_a_folded_and_thinned_model_survives(model: formery.Model, digits: Any, tmp_path: Path) -> None:
     from formery.runtime.shrinking import shrink
 
     torch.manual_seed(1)
-    made = formery.Model(IMAGE).eval()
-    made.extra = task_of("classify").extra(digits)
+    made = formery.Model(model.resolved).eval()
+    made.extra = dict(model.extra)
     shrink(made, source=digits, drop=1)
     export_onnx(made, tmp_path / "model.onnx")
     assert OnnxModel(tmp_path / "model.onnx").facts["plans"] == [plan["kind"] for plan in made.plans]
@@ -168,21 +135,25 @@ def test_a_folded_and_thinned_model_survives(digits: Any, tmp_path: Path) -> Non
 # ------------------------------------------------------------------------------------------------ what is refused
 
 
-def test_wrong_outputs_are_refused_and_leave_no_file(shop: Path, again: Callable[[str], None], tmp_path: Path) -> None:
+def test_wrong_outputs_are_refused_and_leave_no_file(
+    model: formery.Model, again: Callable[[str], None], tmp_path: Path
+) -> None:
     """The exporter gives the graph of another model: the same shapes, other numbers."""
     again("image")
     torch.manual_seed(7)
     with pytest.raises(CannotExport, match="differs by"):
-        export_onnx(formery.Model(IMAGE), tmp_path / "model.onnx")
+        export_onnx(formery.Model(model.resolved), tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failed_export_leaves_the_file_that_was_there(again: Callable[[str], None], tmp_path: Path) -> None:
+def test_a_failed_export_leaves_the_file_that_was_there(
+    model: formery.Model, again: Callable[[str], None], tmp_path: Path
+) -> None:
     again("image")
     (tmp_path / "model.onnx").write_bytes(b"before")
     torch.manual_seed(7)
     with pytest.raises(CannotExport):
-        export_onnx(formery.Model(IMAGE), tmp_path / "model.onnx")
+        export_onnx(formery.Model(model.resolved), tmp_path / "model.onnx")
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
     assert (tmp_path / "model.onnx").read_bytes() == b"before"
 
@@ -226,7 +197,7 @@ def test_an_exporter_that_fails_is_one_line(
 def test_what_can_be_said_before_tracing(
     model: formery.Model, text_model: formery.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bound = formery.Model({**IMAGE, "body": {"kind": "stack", "layout": "spatial_fc", "channel": "mlp"}})
+    bound = formery.Model({**model.resolved, "body": {"kind": "stack", "layout": "spatial_fc", "channel": "mlp"}})
     with pytest.raises(CannotRun, match=r"body\.blocks\.0\.mixer is bound"):
         export_onnx(bound, tmp_path / "a.onnx", dynamic="all")
     with pytest.raises(BadSpec, match="for images"):

@@ -25,38 +25,6 @@ from formery.runtime.given import open_for, task_for
 from formery.runtime.predict import bits_of, lines, open_predictor, predict, write
 from formery.tasks import task_of
 
-SPEC = {
-    "stem": {"kind": "patches", "dim": 8, "size": 2, "in_chans": 1, "img_size": 8},
-    "body": {"kind": "stack", "layout": "depthwise_conv", "channel": "mlp"},
-    "head": {"kind": "classes", "num_classes": 10},
-}
-TEXT = {
-    "stem": {"kind": "tokens", "dim": 16, "vocab": 256},
-    "body": {"kind": "stack", "layout": "gated_deltanet attention", "channel": "mlp"},
-    "head": {"kind": "next_token", "vocab": 256},
-}
-
-
-@pytest.fixture(scope="module")
-def digits() -> Any:
-    return open_data("digits")
-
-
-@pytest.fixture(scope="module")
-def model(digits: Any) -> formery.Model:
-    torch.manual_seed(0)
-    made = formery.Model(SPEC).eval()
-    made.extra = task_of("classify").extra(digits)
-    return made
-
-
-@pytest.fixture(scope="module")
-def text_model() -> formery.Model:
-    torch.manual_seed(0)
-    made = formery.Model(TEXT).eval()
-    made.extra = {"task": {"kind": "language", "length": 12}, "tokens": "bytes"}
-    return made
-
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
