@@ -16,20 +16,27 @@ from formery.claims import (
     convnext,
     decoder,
     figures,
+    gtrxl,
     llm_drop,
+    lmuformer,
     metaformer,
     metaformer_learning,
     olmo_hybrid,
     olmo_hybrid_learning,
     pre_rmsnorm,
+    tcnca,
     verify,
     vit,
 )
 from formery.claims.check import Check
 from formery.context import Cache
+from formery.ops import legendre_memory
+from formery.ops.temporal_convolution import temporal_convolution
+from formery.parts.mixers import segment_attention
 from formery.parts.mixers.attention import Attention
 from formery.parts.mixers.pooling import Pooling
 from formery.parts.norms.layer import Layer
+from formery.parts.schemes import gated
 from formery.parts.schemes.scheme import LayerScale
 from formery.parts.stems.patches import Patches
 
@@ -162,6 +169,36 @@ def ranked_backwards(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(similarity, "of_sublayers", lambda *args: {k: -v for k, v in whole(*args).items()})
 
 
+def other_window(patch: pytest.MonkeyPatch) -> None:
+    whole = legendre_memory.readout
+    patch.setattr(legendre_memory, "readout", lambda order, delays: whole(order, 1 - delays))
+
+
+def forgetful_memory(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(legendre_memory, "trajectory", lambda memory, tables, length: 0 * memory[:, :, None])
+
+
+def late_gates(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(gated.GRU, "forward", lambda self, x, y: x + y)
+
+
+def past_forgotten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(segment_attention, "last_tokens", lambda past, x, lengths: torch.zeros_like(past))
+
+
+def one_tap_more(patch: pytest.MonkeyPatch) -> None:
+    def shifted(x: Tensor, *args: Any, **more: Any) -> tuple[Tensor, Tensor]:
+        y, tail = temporal_convolution(x, *args, **more)
+        return y.roll(1, dims=1), tail
+
+    patch.setattr("formery.parts.mixers.temporal_convolution.temporal_convolution", shifted)
+
+
+def chunks_elsewhere(patch: pytest.MonkeyPatch) -> None:
+    module = "formery.parts.mixers.gated_chunk_attention"
+    patch.setattr(f"{module}.along_rows", lambda rows, x, ctx, state: rows(x.roll(3, dims=1), ctx, state, None))
+
+
 BREAKS: list[tuple[Check, Break]] = [
     (metaformer.constant_map, pads_counted),
     (metaformer.constant_map, pooling_with_bias),
@@ -184,6 +221,13 @@ BREAKS: list[tuple[Check, Break]] = [
     (llm_drop.planted, ranked_backwards),
     (llm_drop.identity, ranked_backwards),
     (llm_drop.decoding, forgetful_cache),
+    (lmuformer.window, other_window),
+    (lmuformer.recurrence, forgetful_memory),
+    (gtrxl.identity, late_gates),
+    (gtrxl.segments, past_forgotten),
+    (tcnca.reach, one_tap_more),
+    (tcnca.ring_buffers, one_tap_more),
+    (tcnca.chunks, chunks_elsewhere),
 ]
 
 
