@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import typer
@@ -15,6 +16,21 @@ if TYPE_CHECKING:
     from ..runtime.generate import Generated
 
 MOST_NEW = 1_000_000
+
+
+class Dtype(StrEnum):
+    """What a model may compute in."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+class Weights(StrEnum):
+    """How dense layers read their weights."""
+
+    plain = "plain"
+    packed = "packed"
+    int8 = "int8"
 
 
 def command(
@@ -36,6 +52,12 @@ def command(
     stop: list[str] = typer.Option(None, "--stop", metavar="TEXT", help="End before this text. May be given often."),
     seed: int = typer.Option(0, min=0, max=LARGEST_SEED, help="Prompt number i draws by seed + i."),
     chunk: int = typer.Option(512, min=1, help="Tokens of the prompt that are read at a time."),
+    dtype: Dtype | None = typer.Option(None, help="What to compute in; as the model is saved unless given."),
+    weights: Weights = typer.Option(
+        Weights.plain,
+        help="Keep a copy of the weights: packed, as the processor reads them fastest (same values to rounding), "
+        "or int8, a fraction of the memory to read for each token (other values, a little).",
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print JSON with the tokens and why each text is over."),
 ) -> None:
     """Go on from a prompt, and print the new text as it comes.
@@ -55,8 +77,15 @@ def command(
     if opened.modality != "text" or not opened.head.causal:
         raise BadFile(f"{model} predicts no text; give the folder of a language model")
 
+    import torch
+
+    from ..acceleration import accelerate
     from ..runtime.generate import Options, generate, stream, tokenizer_of
 
+    if dtype is not None:
+        opened.to(getattr(torch, dtype.value))
+    if weights is not Weights.plain:
+        accelerate(opened, pack=weights is Weights.packed, int8=weights is Weights.int8)
     tokenizer = tokenizer_of(opened, subject.path)
     options: Options = {
         "max_new_tokens": max_new_tokens,

@@ -131,3 +131,14 @@ def test_a_reader_that_leaves_and_a_terminal_without_letters(made: Path) -> None
     env = os.environ | {"PYTHONIOENCODING": "ascii"}
     done = subprocess.run(command, capture_output=True, timeout=60, check=True, env=env)
     assert b"?" in done.stdout
+
+
+@pytest.mark.usefixtures("shop")
+def test_other_dtypes_and_weights(ask: Ask) -> None:
+    options = ["generate", "text", *PROMPT, "--max-new-tokens", 12]
+    plain = ask(*options).out
+    assert ask(*options, "--weights", "packed").out == plain
+    assert len(ask(*options, "--weights", "int8", "--dtype", "bfloat16").out) > len("x\n")
+    wrong = ask(*options, "--dtype", "float12")
+    assert wrong.code == 2
+    assert "float32" in wrong.err

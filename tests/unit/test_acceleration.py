@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from formery.acceleration import FastForward, accelerate
-from formery.ops.linear import using
+from formery.ops.linear import int8, using
 from formery.parts.dense import Dense
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this build of torch has no oneDNN")
@@ -131,12 +131,12 @@ def test_training_gives_the_packed_memory_back(products: list[str]) -> None:
     with using("onednn"):
         with torch.no_grad():
             layer.eval()(x)
-            assert layer.forward.packed._packed is not None
+            assert layer.forward.packed._made is not None
             layer.train()(x)
-        assert layer.forward.packed._packed is None
+        assert layer.forward.packed._made is None
         layer.eval()(x).sum().backward()  # a gradient is asked for
     assert products[:3] == ["packed", "onednn", "onednn"]
-    assert layer.forward.packed._packed is None
+    assert layer.forward.packed._made is None
 
 
 def test_what_computes_something_else_is_left_alone() -> None:
@@ -172,3 +172,43 @@ def test_counters_compilers_and_exporters_see_the_ordinary_model() -> None:
         assert [str(n.target) for n in program.graph.nodes if "linear" in str(n.target)] == ["aten.linear.default"] * 2
         assert set(program.state_dict) == set(model.state_dict())
         assert torch.equal(program.module()(x), expected)
+
+
+def test_int8_weights_serve_few_rows_and_follow_changes() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(1024, 512).eval()
+    exact, fast = copy.deepcopy(layer), accelerate(layer, int8=True)
+    token, prompt = torch.randn(1, 1, 1024), torch.randn(1, 64, 1024)
+    with torch.no_grad():
+        for _ in range(2):
+            expected = exact(token)
+            error = (fast(token) - expected).abs().max() / expected.abs().max()
+            assert 1e-5 < error < 1e-2
+            torch.testing.assert_close(fast(prompt), exact(prompt), rtol=1e-5, atol=1e-5)
+            for one in (exact, fast):
+                one.weight.mul_(-2)
+    x = token.clone().requires_grad_()
+    torch.testing.assert_close(fast(x), exact(x), rtol=1e-5, atol=1e-5)  # gradients see the float weights
+    assert accelerate(fast, False)(token).equal(fast(token))
+    assert set(fast.state_dict()) == {"weight", "bias"}
+
+
+@pytest.mark.parametrize("sizes", [(1, 16), (7, 32), (50, 160)])
+@pytest.mark.parametrize("rows", [1, 3, 15])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_int8_product_is_its_definition(sizes: tuple[int, int], rows: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    weight, x, bias = torch.randn(sizes), torch.randn(rows, sizes[1], dtype=dtype), torch.randn(sizes[0], dtype=dtype)
+    weight[0] = 0
+    numbers = int8.rounded(weight)
+    assert int8.applies(rows, weight)
+    assert (numbers.widened() - weight).abs().max() <= weight.abs().max() / 254 * 1.0001
+    got, expected = int8.product(x, numbers, bias, "silu"), int8.reference(x, numbers, bias, "silu")
+    assert got.dtype == dtype
+    assert (got - expected).abs().max() <= 2e-2 * expected.abs().max()
+
+
+def test_the_int8_product_is_kept_from_what_torch_reads_beyond() -> None:
+    assert not int8.applies(1, torch.randn(8, 24))
+    assert not int8.applies(int8.FEW, torch.randn(8, 32))
+    assert not int8.applies(0, torch.randn(8, 32))

@@ -305,9 +305,9 @@ def test_packed_weights_follow_their_weight(products: list[str]) -> None:
     held = packed.of(layer.weight)
     assert held is packed.of(layer.weight)
     for twin in (copy.deepcopy(packed), pickle.loads(pickle.dumps(packed))):
-        assert twin._packed is None
+        assert twin._made is None
     packed.drop()
-    assert packed._packed is None
+    assert packed._made is None
 
 
 def test_packed_weights_are_for_inference_only(products: list[str]) -> None:

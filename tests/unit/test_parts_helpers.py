@@ -6,10 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from formery.context import Context
 from formery.errors import BadSpec
+from formery.ops.remembered import Remembered
 from formery.parts.mixers.grids import check_grid
 from formery.parts.mixers.masks import mask_of, places_of
 from formery.parts.mixers.pooling import Pooling
@@ -125,3 +126,23 @@ def test_sizes_are_positive() -> None:
     assert positive("hidden", 1) == 1
     with pytest.raises(BadSpec, match="hidden is at least 1, got 0"):
         positive("hidden", 0)
+
+
+def test_what_follows_from_a_weight_follows_its_changes() -> None:
+    weight, calls = nn.Parameter(torch.ones(3)), []
+    kept = Remembered(lambda w: (calls.append(1), w * 2)[1])
+    with torch.no_grad():
+        assert kept(weight) is kept(weight)
+        weight.add_(1)
+        assert kept(weight).tolist() == [4, 4, 4]
+        weight.data = torch.zeros(3)
+        assert kept(weight).tolist() == [0, 0, 0]
+        other = nn.Parameter(torch.zeros(3))
+        assert kept(other) is not kept(weight)
+    assert len(calls) == 5
+    assert kept(weight).requires_grad  # nothing kept, nothing cut off
+    with torch.inference_mode():
+        fresh = torch.ones(3)
+        assert kept(fresh).tolist() == [2, 2, 2]
+        fresh.add_(1)  # no version counts this
+        assert kept(fresh).tolist() == [4, 4, 4]

@@ -14,10 +14,23 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import Parameter
 
-from .choice import SMALL, Mode, choose, chosen, impose, imposed, using
+from . import int8 as int8_rows
+from .choice import SMALL, SMALL_ROW, Mode, choose, chosen, impose, imposed, using
+from .int8 import Int8Weight
 from .products import ACTIVATIONS, Activation, PackedWeight, available, onednn, plain
 
-__all__ = ["Activation", "Mode", "PackedWeight", "chosen", "impose", "imposed", "linear", "reference", "using"]
+__all__ = [
+    "Activation",
+    "Int8Weight",
+    "Mode",
+    "PackedWeight",
+    "chosen",
+    "impose",
+    "imposed",
+    "linear",
+    "reference",
+    "using",
+]
 
 
 def reference(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: Activation | None = None) -> Tensor:
@@ -33,10 +46,12 @@ def linear(
     bias: Tensor | None = None,
     activation: Activation | None = None,
     packed: PackedWeight | None = None,
+    int8: Int8Weight | None = None,
 ) -> Tensor:
     """activation(x (..., in) weight (out, in)^T + bias (out,)) by the fastest product.
 
-    `packed` keeps a copy of the weight in oneDNN's order, used where no gradient is asked for and it is faster.
+    `packed` keeps a copy of the weight in oneDNN's order, used where no gradient is asked for and it is faster. `int8`
+    keeps one in whole numbers, used likewise for a few rows at most: its values differ.
     """
     if torch.compiler.is_compiling() or not _applies(x, weight, bias):
         return plain(x, weight, bias, activation)
@@ -49,6 +64,8 @@ def linear(
             return plain(x, weight, bias, activation)
         y: Tensor = Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
         return y if activation is None else ACTIVATIONS[activation](y)
+    if int8 is not None and int8_rows.applies(x.numel() // inner, weight) and (numbers := int8.of(weight)) is not None:
+        return int8_rows.product(x, numbers, bias, activation)
     laid_out = packed.of(weight) if packed is not None and choice.packed else None
     if laid_out is None and not (choice.onednn or (choice.fused and activation is not None)):
         return plain(x, weight, bias, activation)
@@ -75,7 +92,8 @@ def _applies(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """
     if torch._C._get_tracing_state() is not None or not _ordinary(x):
         return False
-    if x.numel() * weight.shape[0] < SMALL:  # also where there are no rows or no columns
+    numbers, alone = x.numel(), x.shape[-1]
+    if numbers * weight.shape[0] < (SMALL_ROW if numbers == alone else SMALL):  # also without rows or columns
         return False
     dtype = x.dtype
     return (

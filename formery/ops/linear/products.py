@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..remembered import Remembered
+
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
 
 _FUSED: dict[str, tuple[str, str]] = {
@@ -58,30 +60,14 @@ def plain(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str
     return (IN_PLACE if owned else ACTIVATIONS)[activation](y)
 
 
-class PackedWeight:
+class PackedWeight(Remembered[Tensor]):
     """A weight in the order in which oneDNN reads it, made when first asked for and again when the weight changed.
 
-    It is a copy: it costs the weight's memory once more. A change is seen by the weight's version, place and shape;
-    one made behind torch's back (through `.data` or numpy) is not. Copies and pickles of a PackedWeight are empty.
+    It is a copy: it costs the weight's memory once more.
     """
 
     def __init__(self) -> None:
-        self._key: tuple[object, ...] | None = None
-        self._packed: Tensor | None = None
+        super().__init__(torch.ops.mkldnn._reorder_linear_weight)
 
-    def of(self, weight: Tensor) -> Tensor | None:
-        """The packed form of `weight`; None for an inference tensor, whose changes cannot be seen."""
-        if weight.is_inference():
-            return None
-        key = (weight._version, weight.data_ptr(), weight.shape, weight.stride(), weight.dtype)
-        if key != self._key:
-            self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach())
-            self._key = key
-        return self._packed
-
-    def drop(self) -> None:
-        """Give the memory back."""
-        self._key = self._packed = None
-
-    def __reduce__(self) -> tuple[type[PackedWeight], tuple[()]]:
+    def __reduce__(self) -> tuple[type[PackedWeight], tuple[()]]:  # type: ignore[override]
         return PackedWeight, ()
