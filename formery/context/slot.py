@@ -19,6 +19,8 @@ class Slot:
 
     def put(self, value: Tensor) -> None:
         """In place without gradients; by replacement where they pass or have passed, so that streams can be learned."""
+        if value is self.value:
+            return  # written there already
         if value.requires_grad or self.value.requires_grad or locked(self.value):
             self.value = value.to(self.value.dtype)
         else:

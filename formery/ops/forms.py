@@ -27,6 +27,15 @@ def transformed() -> bool:
     return tracing or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
+def watched() -> bool:
+    """Whether somebody compiles, traces or transforms operations, and so takes the plain ones."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._are_functorch_transforms_active()
+    )
+
+
 def may_overwrite(state: Tensor, *others: Tensor) -> bool:
     """Whether a state that its owner gives away may be written over: plain work, and no gradient passes or has passed
     through it."""

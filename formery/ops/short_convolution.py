@@ -37,8 +37,8 @@ def short_convolution(
     extended = torch.cat([_history(x, weight, tail), x], dim=1)
     if not torch.compiler.is_exporting() and length == 1:
         y = (extended * weight.mT).sum(1, keepdim=True)
-        y = y if bias is None else y + bias
-    elif not torch.compiler.is_exporting() and length == 0:
+        return y if bias is None else y + bias, extended[:, 1:]  # a view: one token more is kept alive, not a chunk
+    if not torch.compiler.is_exporting() and length == 0:
         y = x
     else:
         image = extended.mT.unsqueeze(2)  # (B, C, 1, L + k - 1)

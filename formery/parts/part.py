@@ -60,8 +60,9 @@ def untouched(module: nn.Module, kind: type[ModuleT]) -> TypeGuard[ModuleT]:
 
     Then the part that owns it may do its work by other means.
     """
-    watched = module._forward_hooks or module._forward_pre_hooks
-    return type(module) is kind and "forward" not in module.__dict__ and not watched
+    if type(module) is not kind or "forward" in module.__dict__:
+        return False
+    return not (module._forward_hooks or module._forward_pre_hooks)
 
 
 def positive(name: str, value: int) -> int:

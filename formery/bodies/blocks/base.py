@@ -40,20 +40,23 @@ class BaseBlock(Part):
     def steps(self) -> Iterator[tuple[int, str, nn.Module]]:
         """(place in the order, name, module) of the sublayers that are there."""
         for index, name in enumerate(self.names):
-            part = self.get_submodule(name) if self._has(name) else None
+            part = self._sublayer(name)
             if part is not None:
                 yield index, name, part
 
-    def _has(self, name: str) -> bool:
-        return getattr(self, name, None) is not None
+    def _sublayer(self, name: str) -> nn.Module | None:
+        """The sublayer of that name; None where its work was taken away."""
+        part: nn.Module | None = getattr(self, name, None)
+        return part
 
     def forward(self, stream: Any, ctx: Context = NOTHING, state: State | None = None) -> Any:
         watch = None if ctx.record is None else ctx.record.get(WATCH)
         for index, name in enumerate(self.names):
-            if not self._has(name):
+            part = self._sublayer(name)
+            if part is None:
                 stream = self.scheme.skip(stream)
                 continue
-            before, part = stream, self.get_submodule(name)
+            before = stream
             stream = self.scheme.step(before, index, _Sublayer(part, name, ctx, state), ctx)
             if watch is not None:
                 watch(self, name, self.scheme.finish(before), self.scheme.finish(stream))

@@ -37,10 +37,10 @@ class Sequence(BaseBlock):
         else:
             members[index] = part
 
-    def _has(self, name: str) -> bool:
+    def _sublayer(self, name: str) -> nn.Module | None:
         group, _, index = name.partition(".")
         members = self._modules.get(group)
-        return isinstance(members, nn.ModuleDict) and index in members
+        return members._modules.get(index) if isinstance(members, nn.ModuleDict) else None
 
     @classmethod
     def spread(cls, node: dict[str, Any], key: str, value: Any) -> dict[str, Any]:

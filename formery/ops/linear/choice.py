@@ -39,6 +39,10 @@ SMALL, LARGE = 2**20, 2**24
 """Multiply-accumulates below which torch's product is taken unasked (20 us at most: nothing wins back what choosing
 costs, and oneDNN's own call is the slower one), and from which on a product is large."""
 
+SMALL_ROW = 2**17
+"""The same for a single row: it takes as long as its weights take from memory, where oneDNN's product is the faster one
+(768 x 1152 that no cache holds: 160 us against 250)."""
+
 FEW = 16
 """Rows from which on there are many."""
 

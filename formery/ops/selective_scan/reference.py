@@ -34,4 +34,5 @@ def step(
     decay = torch.exp2((dt_t * LOG2_E)[..., None, :] * A)
     S = state.mul_(decay) if overwrite and state.dtype == dtype else state.to(dtype) * decay
     S = S.addcmul_(b_t[..., None], (dt_t * u_t)[..., None, :])
-    return (c_t[..., None, :] @ S).squeeze(-2).to(u.dtype), S
+    y = torch.bmm(c_t.reshape(-1, 1, c_t.shape[-1]), S.flatten(0, 1)).view(u.shape)
+    return y.to(u.dtype), S

@@ -88,14 +88,28 @@ class Attention(Mixer):
         if window is not None:
             self.state_growth = "constant"
 
-    def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        q, k, v, gate = self.qkv(x).split(self.widths, dim=-1)
+    def _heads(self, x: Tensor, ctx: Context) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """q, k, v (B, heads, L, D), ready to meet, and the gate (B, L, heads D)."""
+        (q, k, v, gate), heads = self.widths, (self.heads, self.kv_heads)
+        if self.q_norm is None:
+            both, values, last = self.qkv(x).split((q + k, v, gate), dim=-1)
+            both = self._apart(both)
+            if self.position is not None:  # all heads turn alike
+                both = self.position(both, ctx)
+            return *both.split(heads, dim=1), self._apart(values), last
+        queries, keys, values, last = self.qkv(x).split(self.widths, dim=-1)
         if self.norm_width:
-            q, k = self._normed(q, k)
-        q, k, v = (part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for part in (q, k, v))
+            queries, keys = self._normed(queries, keys)
+        queries, keys = self._apart(queries), self._apart(keys)
         if not self.norm_width:
-            q, k = self._normed(q, k)
-        return q, k, v, gate
+            queries, keys = self._normed(queries, keys)
+        if self.position is not None:
+            queries, keys = self.position(queries, ctx), self.position(keys, ctx)
+        return queries, keys, self._apart(values), last
+
+    def _apart(self, x: Tensor) -> Tensor:
+        """(B, L, heads D) as (B, heads, L, D)."""
+        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
     def _normed(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         return (q, k) if self.q_norm is None or self.k_norm is None else (self.q_norm(q), self.k_norm(k))
@@ -106,9 +120,7 @@ class Attention(Mixer):
             return self(x.flatten(1, -2), ctx.but(grid=grid), state).unflatten(1, grid)
         if ctx.bounds is not None:
             return by_sequence(self, x, ctx)
-        q, k, v, gate = self._heads(x)
-        if self.position is not None:
-            q, k = self.position(q, ctx), self.position(k, ctx)
+        q, k, v, gate = self._heads(x, ctx)
         if self._by_blocks(x.shape[1], ctx, state):
             assert self.window is not None
             return self._out(window_attention(q, k, v, self.window, self.scale), gate)

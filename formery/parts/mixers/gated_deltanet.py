@@ -9,10 +9,23 @@ from torch.nn import functional as F
 from ...context import NOTHING, Context, State
 from ...errors import BadSpec
 from ...ops import gated_delta_rule as rule
+from ...ops.remembered import Remembered
 from ..dense import Dense
 from .mixer import Mixer
 from .ragged import along_rows, real
-from .recurrent import convolved, draw_steps, fresh_state, memory_of, normed, remember, tap_macs, taps, unit, wide
+from .recurrent import (
+    convolved,
+    draw_steps,
+    fresh_state,
+    memory_of,
+    normed,
+    rates,
+    remember,
+    tap_macs,
+    taps,
+    unit,
+    wide,
+)
 
 
 class GatedDeltaNet(Mixer):
@@ -60,6 +73,7 @@ class GatedDeltaNet(Mixer):
         self.project = Dense(dim, sum(self.widths), bias=False)
         self.conv = taps(self.widths[0], conv)
         self.log_rate, self.step_bias = (nn.Parameter(torch.empty(value_heads)) for _ in range(2))
+        self.rates = Remembered(rates)
         if not self.log_rate.is_meta:
             self._draw_rates()
         self.norm = nn.Parameter(torch.ones(value_dim))
@@ -85,7 +99,7 @@ class GatedDeltaNet(Mixer):
         if self.value_heads != self.heads:
             q, k = (part.repeat_interleave(self.value_heads // self.heads, dim=2) for part in (q, k))
         beta = beta.to(kind).sigmoid() * (2 if self.negative else 1)
-        g = -self.log_rate.to(kind).exp() * F.softplus(decay.to(kind) + self.step_bias.to(kind))
+        g = self.rates(self.log_rate) * F.softplus(decay.to(kind) + self.step_bias.to(kind))
         if lengths is not None:  # padding neither decays nor writes
             counts = real(x, lengths)[..., None]
             g, beta = g * counts, beta * counts

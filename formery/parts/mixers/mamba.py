@@ -11,12 +11,12 @@ from torch.nn import functional as F
 from ...context import NOTHING, Context, State
 from ...errors import BadSpec
 from ...ops import selective_scan as scan
-from ...ops.exponential import exp
 from ...ops.linear import linear
+from ...ops.remembered import Remembered
 from ..dense import Dense
 from .mixer import Mixer
 from .ragged import along_rows, real
-from .recurrent import convolved, draw_steps, fresh_state, remember, tap_macs, taps, wide
+from .recurrent import convolved, draw_steps, fresh_state, rates, remember, tap_macs, taps, wide
 
 
 class Mamba(Mixer):
@@ -65,6 +65,7 @@ class Mamba(Mixer):
         self.step_weight = nn.Parameter(torch.empty(inner, rank).uniform_(-(rank**-0.5), rank**-0.5))
         self.step_bias = nn.Parameter(torch.empty(inner))
         self.log_rate = nn.Parameter(torch.empty(state, inner))
+        self.rates = Remembered(rates)
         self.skip = nn.Parameter(torch.ones(inner))
         if not self.log_rate.is_meta:
             self._draw_rates()
@@ -95,8 +96,8 @@ class Mamba(Mixer):
             dt = dt * real(x, lengths)[..., None]
         memory = None if state is None else state.slot("memory").value
         grouped_u, dt, b, c = (t[:, :, None] for t in (u, dt, b, c))  # one group
-        rates = -exp(self.log_rate.to(kind))[None]
-        y, memory = scan.selective_scan(grouped_u, dt, rates, b, c, memory, overwrite=True)
+        decay = self.rates(self.log_rate)[None]
+        y, memory = scan.selective_scan(grouped_u, dt, decay, b, c, memory, overwrite=True)
         remember(state, memory)
         y = torch.addcmul(y[:, :, 0], u, self.skip)
         return self.out(F.silu(gate).mul_(y))

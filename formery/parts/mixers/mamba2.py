@@ -12,11 +12,12 @@ from torch.nn import functional as F
 from ...context import NOTHING, Context, State
 from ...errors import BadSpec
 from ...ops import state_space_duality as duality
+from ...ops.remembered import Remembered
 from ...ops.rms_norm import rms_norm
 from ..dense import Dense
 from .mixer import Mixer
 from .ragged import along_rows, real
-from .recurrent import convolved, draw_steps, fresh_state, remember, tap_macs, taps, wide
+from .recurrent import convolved, draw_steps, fresh_state, rates, remember, tap_macs, taps, wide
 
 
 class Mamba2(Mixer):
@@ -69,6 +70,7 @@ class Mamba2(Mixer):
         self.conv = taps(self.widths[1], conv)
         self.conv_bias = nn.Parameter(torch.zeros(self.widths[1])) if conv_bias else None
         self.log_rate, self.step_bias = (nn.Parameter(torch.empty(heads)) for _ in range(2))
+        self.rates = Remembered(rates)
         self.skip = nn.Parameter(torch.ones(heads))
         if not self.log_rate.is_meta:
             self._draw_rates()
@@ -99,7 +101,7 @@ class Mamba2(Mixer):
             dt = dt * real(x, lengths)[..., None]
         memory = None if state is None else state.slot("memory").value
         y, memory = duality.state_space_duality(
-            values * dt[..., None], -self.log_rate.to(kind).exp() * dt, b, c, memory, overwrite=True
+            values * dt[..., None], self.rates(self.log_rate) * dt, b, c, memory, overwrite=True
         )
         remember(state, memory)
         y = torch.addcmul(y, values.to(kind), self.skip.to(kind)[:, None])

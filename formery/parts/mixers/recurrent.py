@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from ...context import Slot, State
 from ...errors import BadSpec
 from ...ops import short_convolution
+from ...ops.exponential import exp
 from ...ops.rms_norm import rms_norm
 from .ragged import carried_convolution
 
@@ -48,6 +49,11 @@ def draw_steps(bias: Tensor) -> None:
     """Biases whose softplus is a step drawn evenly, in its logarithm, from 0.001 to 0.1 (arXiv 2312.00752, 3.6)."""
     step = torch.empty_like(bias).uniform_(math.log(1e-3), math.log(0.1)).exp().clamp(min=1e-4)
     bias.copy_(step + (-torch.expm1(-step)).log())  # inverse softplus
+
+
+def rates(log_rate: Tensor) -> Tensor:
+    """-exp(log_rate), float32 at least: the rates of decay that are learned as logarithms."""
+    return -exp(log_rate.to(wide(log_rate.dtype)))
 
 
 def convolved(

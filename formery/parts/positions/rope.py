@@ -39,8 +39,21 @@ class RoPE(Position):
     def _table(self, length: int, ctx: Context, device: torch.device) -> tuple[Tensor, Tensor]:
         places = torch.arange(length, device=device) if ctx.positions is None else ctx.positions
         angles = places[..., None].float() * self.rates(device)
-        cos, sin = angles.cos(), angles.sin()
+        cos, sin = self._paired(angles.cos(), angles.cos()), self._paired(-angles.sin(), angles.sin())
         return (cos, sin) if cos.dim() == 2 else (cos[:, None], sin[:, None])
+
+    def _paired(self, first: Tensor, second: Tensor) -> Tensor:
+        """What belongs to the first and the second channel of each pair, in the order of the channels."""
+        if self.interleaved:
+            return torch.stack([first, second], dim=-1).flatten(-2)
+        return torch.cat([first, second], dim=-1)
+
+    def _partners(self, x: Tensor) -> Tensor:
+        """The other channel of each pair in the place of each."""
+        if self.interleaved:
+            return x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+        first, second = x.chunk(2, dim=-1)
+        return torch.cat([second, first], dim=-1)
 
     def forward(self, x: Tensor, ctx: Context = NOTHING) -> Tensor:
         """x (B, H, L, D) turned by the places of its L tokens."""
@@ -49,12 +62,6 @@ class RoPE(Position):
         cos, sin = ctx.once(key, lambda: self._table(x.shape[2], ctx, x.device))
         if x.dtype not in (torch.bfloat16, torch.float16):
             cos, sin = cos.to(x.dtype), sin.to(x.dtype)
-        turned, rest = x[..., : self.width], x[..., self.width :]
-        a, b = (turned[..., ::2], turned[..., 1::2]) if self.interleaved else turned.chunk(2, dim=-1)
-        first, second = a * cos - b * sin, b * cos + a * sin
-        if self.interleaved:
-            turned = torch.stack([first, second], dim=-1).flatten(-2)
-        else:
-            turned = torch.cat([first, second], dim=-1)
-        turned = turned.to(x.dtype)
-        return turned if not rest.shape[-1] else torch.cat([turned, rest], dim=-1)
+        part = x if self.width == x.shape[-1] else x[..., : self.width]
+        turned = torch.addcmul(part * cos, self._partners(part), sin).to(x.dtype)
+        return turned if part is x else torch.cat([turned, x[..., self.width :]], dim=-1)
