@@ -16,18 +16,13 @@ from formery.systems import published_layers as layers
 from formery.systems.language import olmo_hybrid
 from formery.weights import Dialect, to_ours, to_theirs
 from tests import goldens
+from tests.parity.agreement import assert_same
 
 WANTED = 1e-5
 """Of the output's scale."""
 
 SIZES = {"dim": 32, "vocab": 64, "hidden": 48, "heads": 4, "head_dim": 6, "layout": "gated_deltanet*3 attention"}
 ROPE = {"kind": "rope", "theta": 10000.0}
-
-
-def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
-    """Equal names, shapes and values, to the last bit."""
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def streamed(model: Model, ids: Tensor, prefill: int) -> Tensor:

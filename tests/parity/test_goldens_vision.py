@@ -15,6 +15,7 @@ from formery.spec import Place, build
 from formery.systems.vision import convnext
 from formery.weights import Dialect, to_ours
 from tests import goldens
+from tests.parity.agreement import assert_same
 
 WANTED = 1e-5
 """Of the output's scale. Measured: at most 2e-6."""
@@ -60,12 +61,6 @@ def test_equals_what_was_recorded(golden: str, variant: str, dialect: str, side:
     assert_same(model.to_published(dialect), theirs)
     if variant == "poolformer_s12":  # the two goldens pin the two orders of norm and pooling
         assert model.resolved["head"]["order"] == {"authors": "norm_pool", "timm": "pool_norm"}[dialect]
-
-
-def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
-    """Equal names, shapes and values, to the last bit."""
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def test_a_block_of_convnext() -> None:

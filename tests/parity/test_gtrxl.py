@@ -14,6 +14,7 @@ from formery.parts.schemes.gated import GRU
 from formery.systems.language import gtrxl
 from formery.weights import Dialect, Rule, to_ours, to_theirs
 from tests import goldens
+from tests.parity.agreement import assert_same
 
 WANTED = 1e-5
 """Of the output's scale."""
@@ -34,9 +35,7 @@ def loaded(golden: str, gate: str) -> tuple[Model, list[str]]:
     model = Model({"name": "gtrxl", **gtrxl.spec(**SIZES, num_classes=3, gate=gate)}).eval()
     theirs = goldens.state_from(goldens.facts(golden)["tensors"])
     unused = model.load_published(theirs)
-    again = model.to_published("transformers_rl")
-    assert again.keys() == theirs.keys() - set(unused)
-    assert all(torch.equal(again[key], theirs[key]) for key in again)
+    assert_same(model.to_published("transformers_rl"), {name: theirs[name] for name in theirs.keys() - set(unused)})
     return model, unused
 
 

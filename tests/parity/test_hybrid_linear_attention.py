@@ -16,6 +16,7 @@ from formery.spec import build, resolve_part
 from formery.systems.language import hybrid_linear_attention as system
 from formery.weights import Dialect, to_ours, to_theirs
 from tests import goldens
+from tests.parity.agreement import assert_same
 
 WANTED = 1e-5
 """Of the output's scale."""
@@ -28,12 +29,6 @@ LAYERS: dict[str, tuple[dict[str, Any], bool]] = {  # golden: (spec of a layer o
     "mixer_deltanet": ({"kind": "deltanet", "heads": 2}, False),
     "mixer_gated_deltanet": ({"kind": "gated_deltanet", "heads": 3, "head_dim": 8}, False),
 }
-
-
-def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
-    """Equal names, shapes and values, to the last bit."""
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 @pytest.mark.parametrize("golden", LAYERS)

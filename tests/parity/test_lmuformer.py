@@ -12,6 +12,7 @@ from formery.parts.norms.batch import Batch
 from formery.runtime.listening import Listening, beginnings
 from formery.systems.language import lmuformer
 from tests import goldens
+from tests.parity.agreement import assert_same
 
 WANTED = 1e-5
 """Of the output's scale."""
@@ -24,9 +25,7 @@ def small(fires: str | None, seed: int) -> tuple[Model, dict[str, Tensor], Tenso
     theirs = goldens.state_from(goldens.facts(golden)["tensors"])
     assert model.load_published(theirs) == []
     assert sum(p.numel() for p in model.parameters()) == goldens.facts(golden)["params"]
-    again = model.to_published("authors")
-    assert again.keys() == theirs.keys()
-    assert all(torch.equal(again[key], theirs[key]) for key in again)
+    assert_same(model.to_published("authors"), theirs)
     return model, theirs, goldens.normal((2, 128, 20), seed)
 
 

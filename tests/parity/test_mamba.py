@@ -10,24 +10,31 @@ import tests.tvshim  # noqa: F401 # before transformers
 import pytest
 import torch
 import transformers
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import Mamba2Config, Mamba2ForCausalLM, MambaConfig, MambaForCausalLM
 
 import formery
-from formery.context import Context, State
+from formery.context import State
 from formery.errors import BadSpec, CannotExport
 from formery.interop.transformers import config_of, load, spec_from_config
-from formery.interop.transformers import save as save_for_transformers
 from formery.model import Model
 from formery.published import recognise
 from formery.systems.language import mamba as system
 from tests import goldens
+from tests.parity.agreement import (
+    WANTED,
+    assert_same,
+    computes_there,
+    config_comes_back,
+    error,
+    randomised,
+    saved,
+    scores_agree,
+    weights_go_back,
+)
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
-
-WANTED = 1e-5
-"""Of the output's scale."""
 
 # ------------------------------------------------------------------------------------------------ recorded
 
@@ -89,8 +96,7 @@ def test_published_names(golden: str, dialect: str) -> None:
     if dialect == "authors":
         names["backbone.embeddings.weight"] = names.pop("backbone.embedding.weight")
     assert torch.equal(names.pop("lm_head.weight"), theirs["backbone.embeddings.weight"])
-    assert names.keys() == theirs.keys()
-    assert all(torch.equal(names[name], theirs[name]) for name in names)
+    assert_same(names, theirs)
     again = Model(model.resolved)
     assert again.load_published(model.to_published(dialect)) == []
     with torch.no_grad():
@@ -129,47 +135,19 @@ PEERS = {
 }
 
 
-def randomised(model: nn.Module) -> nn.Module:
-    """Every number moved off its initial value."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * (0.05 if parameter.dim() > 1 else 0.2))
-    return model.eval()
-
-
-def error(ours: Tensor, theirs: Tensor) -> float:
-    return float((ours - theirs).abs().max() / theirs.abs().max())
-
-
 @pytest.mark.parametrize("name", PEERS)
 def test_transformers_models(name: str, tmp_path: Path) -> None:
     peer = randomised(PEERS[name]())
-    peer.save_pretrained(tmp_path)
-    model = load(tmp_path).eval()
-    ids = torch.randint(3, 64, (2, 19))
-    with torch.no_grad():
-        wanted = peer(ids).logits
-        assert error(model(ids), wanted) < WANTED
-        state = model.new_state(2, 19)
-        parts = [model(chunk, state=state) for chunk in ids.split([6, 1, 1, 11], dim=1)]
-        assert error(torch.cat(parts, dim=1), wanted) < WANTED
-        if "other" not in name:  # with a bias, their padding reaches the convolution of the first tokens
-            padding = torch.tensor([[False] * 19, [True] * 4 + [False] * 15])
-            padded = peer(ids, attention_mask=(~padding).long()).logits
-            assert error(model(ids, ctx=Context(padding=padding))[1, 4:], padded[1, 4:]) < WANTED
-    published = model.to_published("transformers")
-    peer.load_state_dict({n: torch.zeros_like(t) for n, t in peer.state_dict().items()})
-    peer.load_state_dict(published, strict=True)
-    with torch.no_grad():
-        assert error(model(ids), peer(ids).logits) < WANTED
+    model = load(saved(peer, tmp_path)).eval()
+    # With a bias, their padding reaches the convolution of the first tokens.
+    weights_go_back(model, peer, scores_agree(model, peer, padded="other" not in name))
 
 
 @pytest.mark.parametrize("name", PEERS)
 def test_their_steps_are_ours(name: str, tmp_path: Path) -> None:
     """Prefill and single steps with their cache; they do not bound single steps, so unbounded models only."""
     peer = randomised(PEERS[name]())
-    peer.save_pretrained(tmp_path)
-    model = load(tmp_path).eval()
+    model = load(saved(peer, tmp_path)).eval()
     ids = torch.randint(3, 64, (2, 12))
     bounded = "limits" in name
     with torch.no_grad():
@@ -184,26 +162,13 @@ def test_their_steps_are_ours(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", PEERS)
 def test_configs_come_back(name: str, tmp_path: Path) -> None:
-    """Whatever config was read is written so that it is read alike."""
-    peer = PEERS[name]()
-    peer.save_pretrained(tmp_path / "theirs")
-    model = load(tmp_path / "theirs")
-    save_for_transformers(model, tmp_path / "ours")
-    assert load(tmp_path / "ours").resolved == model.resolved
-    back = type(peer).from_pretrained(tmp_path / "ours")
-    assert all(torch.equal(t, peer.state_dict()[n]) for n, t in back.state_dict().items())
+    config_comes_back(PEERS[name](), tmp_path)
 
 
 @pytest.mark.parametrize("name", ["mamba_tiny", "mamba2_tiny"])
 def test_our_variants_in_transformers(name: str, tmp_path: Path) -> None:
-    model = formery.create_model(name).eval()
-    randomised(model)
-    save_for_transformers(model, tmp_path)
-    peer = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
-    ids = torch.randint(0, 256, (2, 13))
-    with torch.no_grad():
-        assert error(model(ids), peer(ids).logits) < WANTED
-        assert torch.equal(load(tmp_path).eval()(ids), model(ids))
+    model, ids = formery.create_model(name).eval(), torch.randint(0, 256, (2, 13))
+    computes_there(model, transformers.AutoModelForCausalLM, tmp_path, ids)
 
 
 @pytest.mark.parametrize(

@@ -10,20 +10,25 @@ import tests.tvshim  # noqa: F401 # before transformers
 import pytest
 import torch
 import transformers
-from torch import Tensor, nn
+from torch import nn
 from transformers import NemotronHConfig, NemotronHForCausalLM
 
 import formery
-from formery.context import Context
 from formery.errors import BadSpec, CannotExport
 from formery.interop.transformers import config_of, load, spec_from_config
-from formery.interop.transformers import save as save_for_transformers
+from tests.parity.agreement import (
+    WANTED,
+    computes_there,
+    config_comes_back,
+    error,
+    randomised,
+    saved,
+    scores_agree,
+    weights_go_back,
+)
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
-
-WANTED = 1e-5
-"""Of the output's scale."""
 
 SIZES: dict[str, Any] = {
     "vocab_size": 64,
@@ -57,48 +62,23 @@ PEERS = {
 }
 
 
-def peer_of(name: str) -> NemotronHForCausalLM:
+def peer_of(name: str) -> nn.Module:
     """transformers' model, every number moved off its initial value."""
-    peer = NemotronHForCausalLM(NemotronHConfig(**SIZES | PEERS[name]))
-    with torch.no_grad():
-        for parameter in peer.parameters():
-            parameter.add_(torch.randn_like(parameter) * (0.05 if parameter.dim() > 1 else 0.2))
-    return peer.eval()
-
-
-def saved(peer: nn.Module, folder: Path) -> Path:
-    peer.save_pretrained(folder)  # type: ignore[operator]
-    return folder
-
-
-def error(ours: Tensor, theirs: Tensor) -> float:
-    return float((ours - theirs).abs().max() / theirs.abs().max())
+    return randomised(NemotronHForCausalLM(NemotronHConfig(**SIZES | PEERS[name])))
 
 
 @pytest.mark.parametrize("name", PEERS)
 def test_transformers_models(name: str, tmp_path: Path) -> None:
     peer = peer_of(name)
     model = load(saved(peer, tmp_path)).eval()
-    ids = torch.randint(3, 64, (2, 19))
-    with torch.no_grad():
-        wanted = peer(ids).logits
-        assert error(model(ids), wanted) < WANTED
-        state = model.new_state(2, 19)
-        parts = [model(chunk, state=state) for chunk in ids.split([6, 1, 1, 11], dim=1)]
-        assert error(torch.cat(parts, dim=1), wanted) < WANTED
-        if name != "biased":  # with a bias, their padding reaches the convolution of the first tokens
-            padding = torch.tensor([[False] * 19, [True] * 4 + [False] * 15])
-            padded = peer(ids, attention_mask=(~padding).long()).logits
-            assert error(model(ids, ctx=Context(padding=padding))[1, 4:], padded[1, 4:]) < WANTED
+    # With a bias, their padding reaches the convolution of the first tokens.
+    ids = scores_agree(model, peer, padded=name != "biased")
     for dialect in ("transformers", "transformers_files"):
         again = formery.Model(model.resolved)
         assert again.load_published(model.to_published(dialect)) == []
         with torch.no_grad():
             assert torch.equal(again.eval()(ids), model(ids))
-    peer.load_state_dict({n: torch.zeros_like(t) for n, t in peer.state_dict().items()})
-    peer.load_state_dict(model.to_published("transformers"), strict=True)
-    with torch.no_grad():
-        assert error(model(ids), peer(ids).logits) < WANTED
+    weights_go_back(model, peer, ids)
 
 
 def test_their_steps_are_ours(tmp_path: Path) -> None:
@@ -121,24 +101,13 @@ def test_their_steps_are_ours(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", PEERS)
 def test_configs_come_back(name: str, tmp_path: Path) -> None:
-    """Whatever config was read is written so that it is read alike."""
-    peer = peer_of(name)
-    model = load(saved(peer, tmp_path / "theirs"))
-    save_for_transformers(model, tmp_path / "ours")
-    assert load(tmp_path / "ours").resolved == model.resolved
-    back = NemotronHForCausalLM.from_pretrained(tmp_path / "ours")
-    assert all(torch.equal(t, peer.state_dict()[n]) for n, t in back.state_dict().items())
+    config_comes_back(peer_of(name), tmp_path)
 
 
 def test_our_variant_in_transformers(tmp_path: Path) -> None:
-    model = formery.create_model("mamba2_hybrid_tiny").eval()
-    save_for_transformers(model, tmp_path)
-    peer = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    model, ids = formery.create_model("mamba2_hybrid_tiny").eval(), torch.randint(0, 256, (2, 13))
+    peer = computes_there(model, transformers.AutoModelForCausalLM, tmp_path, ids)
     assert peer.config.hybrid_override_pattern == "M-M-*-M-"
-    ids = torch.randint(0, 256, (2, 13))
-    with torch.no_grad():
-        assert error(model(ids), peer(ids).logits) < WANTED
-        assert torch.equal(load(tmp_path).eval()(ids), model(ids))
 
 
 def test_older_configs() -> None:

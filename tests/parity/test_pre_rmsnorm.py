@@ -16,6 +16,7 @@ from formery.parts.norms.rms import RMS
 from formery.rewrites import find
 from formery.rewrites.checks import pre_rmsnorm, small
 from tests import goldens
+from tests.parity.agreement import error
 
 WANTED = 1e-5
 """Of the output's scale, float32."""
@@ -60,11 +61,6 @@ def recentred(model: Model) -> Model:
     assert RMS in kinds
     assert Layer not in kinds
     return copied
-
-
-def error(actual: Tensor, expected: Tensor) -> float:
-    """Largest difference, of the largest value."""
-    return ((actual - expected).abs().max() / expected.abs().max()).item()
 
 
 @torch.no_grad()

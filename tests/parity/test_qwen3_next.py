@@ -21,12 +21,11 @@ from formery.model import Model
 from formery.parts.channels.mixture_of_experts import BALANCE
 from formery.runtime.generate import generate
 from tests import goldens
-from tests.parity.test_transformers import error, randomised
+from tests.parity.agreement import WANTED, assert_same, error, randomised, saved, scores_agree, weights_go_back
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
-WANTED = 1e-5
 SIZES: dict[str, Any] = {
     "vocab_size": 64,
     "hidden_size": 32,
@@ -101,35 +100,25 @@ def test_recorded_outputs() -> None:
     model.double()  # measured 6.1e-5; transformers' own model in float64, its recurrence apart, is 6.7e-5 off
     assert goldens.worst_error(golden, outputs()) < 1e-4
     model.float()
-    back = model.to_published("transformers")
-    assert back.keys() == theirs.keys()
-    assert all(torch.equal(back[name], theirs[name]) for name in theirs)
+    assert_same(model.to_published("transformers"), theirs)
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_beside_transformers(name: str, tmp_path: Path) -> None:
     """A folder in shards loads with equal scores, whole, streamed and padded; saved, transformers opens it again."""
     peer = randomised(Qwen3NextForCausalLM(Qwen3NextConfig(**SIZES | OTHERS[name])))
-    peer.save_pretrained(tmp_path / "theirs", max_shard_size="60KB")
-    assert len(list((tmp_path / "theirs").glob("*.safetensors"))) > 2
-    model = load(tmp_path / "theirs").eval()
-    ids = torch.randint(3, 64, (2, 19))
-    padding = torch.tensor([[False] * 19, [True] * 4 + [False] * 15])
-    mask = (~padding).long()
+    folder = saved(peer, tmp_path / "theirs", max_shard_size="60KB")
+    assert len(list(folder.glob("*.safetensors"))) > 2
+    model = load(folder).eval()
+    ids = scores_agree(model, peer, positions=True)
     with torch.no_grad():
-        wanted = peer(ids).logits
-        assert error(model(ids), wanted) < WANTED
-        state = model.new_state(2, 19)
-        parts = [model(chunk, state=state) for chunk in ids.split([6, 1, 1, 11], dim=1)]
-        assert error(torch.cat(parts, dim=1), wanted) < WANTED
-        padded = peer(ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0)).logits
-        assert error(model(ids, ctx=NOTHING.but(padding=padding))[1, 4:], padded[1, 4:]) < WANTED
         ours = [one.tokens for one in generate(model, ids, max_new_tokens=5)]
         assert peer.generate(ids, max_new_tokens=5, do_sample=False, eos_token_id=None)[:, 19:].tolist() == ours
     save(model, tmp_path / "ours")
     again = Qwen3NextForCausalLM.from_pretrained(tmp_path / "ours").eval()
     with torch.no_grad():
-        assert error(again(ids).logits, wanted) < WANTED
+        assert error(again(ids).logits, peer(ids).logits) < WANTED
+    weights_go_back(model, peer, ids)
     assert load(tmp_path / "ours").resolved == model.resolved
     assert (
         "model.layers.0.mlp.experts.0.gate_proj.weight" in model.to_published("transformers_files") or "dense" in name

@@ -11,13 +11,11 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 import formery
 from formery.errors import BadWeights
-
-WANTED = 1e-5
-"""Of the output's scale."""
+from tests.parity.agreement import WANTED, error, randomised
 
 CASES = [
     ("vit_tiny", "vit_tiny_patch16_224", 224),
@@ -28,15 +26,7 @@ CASES = [
 
 def random_timm(name: str, **options: Any) -> nn.Module:
     """A timm model whose every number is random: nothing rests on initial ones and zeros."""
-    model = timm.create_model(name, **options).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * (0.02 if parameter.dim() > 1 else 0.2))
-    return model
-
-
-def error(ours: Tensor, theirs: Tensor) -> float:
-    return float((ours - theirs).abs().max() / theirs.abs().max())
+    return randomised(timm.create_model(name, **options), matrices=0.02)
 
 
 @pytest.mark.parametrize(("ours", "theirs", "side"), CASES, ids=[case[0] for case in CASES])

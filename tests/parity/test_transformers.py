@@ -11,7 +11,6 @@ import tests.tvshim  # noqa: F401 # before transformers
 import pytest
 import torch
 import transformers
-from torch import Tensor, nn
 from transformers import (
     ConvNextConfig,
     ConvNextForImageClassification,
@@ -39,13 +38,19 @@ import formery
 import formery.spec
 from formery.errors import BadFile, BadSpec, BadWeights, CannotExport, UnknownName
 from formery.interop.transformers import config_of, load, model_types, spec_from_config
-from formery.interop.transformers import save as save_for_transformers
+from tests.parity.agreement import (
+    WANTED,
+    computes_there,
+    config_comes_back,
+    error,
+    randomised,
+    saved,
+    scores_agree,
+    weights_go_back,
+)
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
-
-WANTED = 1e-5
-"""Of the output's scale."""
 
 TEXT: dict[str, Any] = {
     "hidden_size": 32,
@@ -154,52 +159,17 @@ IMAGES = {
 }
 
 
-def randomised(model: nn.Module) -> nn.Module:
-    """Every number moved off its initial value."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * (0.05 if parameter.dim() > 1 else 0.2))
-    return model.eval()
-
-
-def error(ours: Tensor, theirs: Tensor) -> float:
-    return float((ours - theirs).abs().max() / theirs.abs().max())
-
-
-def save(peer: nn.Module, folder: Path, **options: Any) -> Path:
-    peer.save_pretrained(folder, **options)  # type: ignore[operator]
-    return folder
-
-
 @pytest.mark.parametrize("name", TEXTS)
 def test_decoders(name: str, tmp_path: Path) -> None:
     peer = randomised(TEXTS[name]())
-    model = load(save(peer, tmp_path)).eval()
-    ids = torch.randint(3, 64, (2, 19))
-    with torch.no_grad():
-        wanted = peer(ids).logits
-        assert error(model(ids), wanted) < WANTED
-        state = model.new_state(2, 19)
-        parts = [model(chunk, state=state) for chunk in ids.split([6, 1, 1, 11], dim=1)]
-        assert error(torch.cat(parts, dim=1), wanted) < WANTED
-        padding = torch.tensor([[False] * 19, [True] * 4 + [False] * 15])
-        mask = (~padding).long()
-        padded = peer(ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0)).logits
-        from formery.context import Context
-
-        ours = model(ids, ctx=Context(padding=padding))
-        assert error(ours[1, 4:], padded[1, 4:]) < WANTED
-    published = model.to_published("transformers")
-    peer.load_state_dict({n: torch.zeros_like(t) for n, t in peer.state_dict().items()})
-    peer.load_state_dict(published, strict=True)
-    with torch.no_grad():
-        assert error(model(ids), peer(ids).logits) < WANTED
+    model = load(saved(peer, tmp_path)).eval()
+    weights_go_back(model, peer, scores_agree(model, peer, positions=True))
 
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_image_models(name: str, tmp_path: Path) -> None:
     peer = randomised(IMAGES[name]())
-    model = formery.create_model(str(save(peer, tmp_path))).eval()
+    model = formery.create_model(str(saved(peer, tmp_path))).eval()
     images = torch.randn(2, 3, 64, 64)
     assert model.num_classes == 5
     with torch.no_grad():
@@ -209,16 +179,12 @@ def test_image_models(name: str, tmp_path: Path) -> None:
         from_state.load_published(peer.state_dict())  # names of modules, where those of files differ
         if name == "poolformer":  # the other two dialects adopt an epsilon that this config does not have
             assert error(from_state(images), wanted) < WANTED
-    published = model.to_published("transformers")
-    peer.load_state_dict({n: torch.zeros_like(t) for n, t in peer.state_dict().items()})
-    peer.load_state_dict(published, strict=True)
-    with torch.no_grad():
-        assert error(model(images), peer(images).logits) < WANTED
+    weights_go_back(model, peer, images)
 
 
 def test_shards(tmp_path: Path) -> None:
     peer = randomised(TEXTS["olmo_hybrid"]())
-    save(peer, tmp_path, max_shard_size="60KB")
+    saved(peer, tmp_path, max_shard_size="60KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 2
     ids = torch.randint(3, 64, (1, 9))
     with torch.no_grad():
@@ -231,7 +197,7 @@ def test_shards(tmp_path: Path) -> None:
 def test_files_of_the_released_names(tmp_path: Path) -> None:
     """AllenAI's files have the attention layers' norms under their modules' names and convolutions of true sizes."""
     peer = randomised(TEXTS["olmo_hybrid grouped"]())
-    model = load(save(peer, tmp_path))
+    model = load(saved(peer, tmp_path))
     names = model.to_published("transformers_files")
     assert names["model.layers.1.linear_attn.q_conv1d.weight"].shape == (16, 1, 3)
     assert names["model.layers.1.linear_attn.v_conv1d.weight"].shape == (40, 1, 3)
@@ -248,7 +214,7 @@ def test_files_of_the_released_names(tmp_path: Path) -> None:
 
 def test_create_by_folder_and_by_name(tmp_path: Path) -> None:
     """The config decides; a name of another shape is refused; overrides come on top."""
-    folder = str(save(randomised(TEXTS["olmo_hybrid"]()), tmp_path))
+    folder = str(saved(randomised(TEXTS["olmo_hybrid"]()), tmp_path))
     model = formery.create_model(folder)
     position = model.resolved["body"]["blocks"][3]["mixer"]["position"]
     assert position["kind"] == "rope"
@@ -274,7 +240,7 @@ def test_create_by_name_takes_the_configs_word(tmp_path: Path) -> None:
         **sizes, num_attention_heads=4, rms_norm_eps=1e-3, rope_parameters={"rope_type": "default", "rope_theta": 77.0}
     )
     peer = randomised(LlamaForCausalLM(config))
-    model = formery.create_model("decoder_tiny", pretrained=save(peer, tmp_path)).eval()
+    model = formery.create_model("decoder_tiny", pretrained=saved(peer, tmp_path)).eval()
     assert model.name == "decoder_tiny"
     ids = torch.randint(0, 256, (1, 12))
     with torch.no_grad():
@@ -285,7 +251,7 @@ def test_create_by_name_takes_the_configs_word(tmp_path: Path) -> None:
 
 def test_half_precision_and_ties(tmp_path: Path) -> None:
     peer = randomised(TEXTS["llama tied"]()).to(torch.bfloat16)
-    save(peer, tmp_path)
+    saved(peer, tmp_path)
     assert {p.dtype for p in load(tmp_path).parameters()} == {torch.float32}
     model = load(tmp_path, dtype=torch.bfloat16)
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
@@ -299,7 +265,7 @@ def test_half_precision_and_ties(tmp_path: Path) -> None:
 
 def test_null_positions(tmp_path: Path) -> None:
     """Null and missing mean none for Olmo Hybrid and the family's base for Llama; a null base is refused there."""
-    olmo = json.loads((save(TEXTS["olmo_hybrid"](), tmp_path) / "config.json").read_text())
+    olmo = json.loads((saved(TEXTS["olmo_hybrid"](), tmp_path) / "config.json").read_text())
 
     def position(config: dict[str, Any]) -> Any:
         return spec_from_config(config)["body"]["blocks"]["attention"]["mixer"]["position"]
@@ -362,28 +328,15 @@ AUTO = {
 
 @pytest.mark.parametrize("name", AUTO)
 def test_our_variants_in_transformers(name: str, tmp_path: Path) -> None:
-    """Saved for transformers, our own models compute there what they compute here, and come back."""
     options: dict[str, Any] = {} if "tiny" in name and "vit" not in name else {"num_classes": 5, "img_size": 64}
     model = formery.create_model(name, **options).eval()
-    randomised(model)
-    save_for_transformers(model, tmp_path)
-    peer = AUTO[name].from_pretrained(tmp_path).eval()
     inputs = torch.randn(2, 3, 64, 64) if options else torch.randint(0, 256, (2, 13))
-    with torch.no_grad():
-        assert error(model(inputs), peer(inputs).logits) < WANTED
-        assert torch.equal(load(tmp_path).eval()(inputs), model(inputs))
+    computes_there(model, AUTO[name], tmp_path, inputs)
 
 
 @pytest.mark.parametrize("name", [*TEXTS, *IMAGES])
 def test_configs_come_back(name: str, tmp_path: Path) -> None:
-    """Whatever config was read is written so that it is read alike."""
-    peer = (TEXTS | IMAGES)[name]()
-    model = load(save(peer, tmp_path / "theirs"))
-    save_for_transformers(model, tmp_path / "ours")
-    again = load(tmp_path / "ours")
-    assert again.resolved == model.resolved
-    back = type(peer).from_pretrained(tmp_path / "ours")
-    assert all(torch.equal(t, peer.state_dict()[n]) for n, t in back.state_dict().items())
+    config_comes_back((TEXTS | IMAGES)[name](), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -438,7 +391,7 @@ def test_a_stretched_rope_turns_less(tmp_path: Path) -> None:
     """The same weights without stretching miss the scores by far, so that the tests above would see it."""
     for name in ("llama stretched", "qwen2 yarn"):
         peer = randomised(TEXTS[name]())
-        model = load(save(peer, tmp_path / name)).eval()
+        model = load(saved(peer, tmp_path / name)).eval()
         plain = formery.spec.override(model.resolved, {"body.blocks.*.mixer.position": "rope"})
         other = formery.Model(plain).eval()
         other.load_state_dict(model.state_dict())
