@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 
-import tests.tvshim  # noqa: F401
-
 import timm
 import torch
 from torch import Tensor, nn

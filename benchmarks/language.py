@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import logging
+import copy
 from collections.abc import Callable
+from functools import lru_cache
+from statistics import median
+from time import perf_counter
 from typing import Any
 
-import tests.tvshim  # noqa: F401
-
 import torch
-import transformers
 from torch import Tensor, nn
 from transformers import (
-    DynamicCache,
     LlamaConfig,
     LlamaForCausalLM,
     Mamba2Config,
@@ -25,13 +24,14 @@ from transformers import (
 
 import formery
 from formery.context import NOTHING
-from formery.interop.transformers import spec_from_config
-from formery.measure import Comparison, Work, compare, count_macs, peak_memory
-from formery.measure.inputs import without_values
+from formery.measure import Comparison, Work, compare, peak_memory
+from formery.measure.characterize import slope
+from formery.measure.operators import operator_split
 
+from . import streams
 from .record import Record
+from .streams import SPECIAL, Ours, Theirs, bytes_read, compared, fresh_cache, hush, work_of_prefill, work_of_token
 
-SPECIAL = dict.fromkeys(("pad_token_id", "eos_token_id", "bos_token_id"))
 SCALED = {"rescale_prenorm_residual": True, "initializer_range": 0.02}
 """As the authors draw them; without it random weights of 24 layers multiply the last digit's rounding by thousands."""
 WIDE = {"hidden_size": 768, **SPECIAL}
@@ -59,72 +59,88 @@ MODELS: dict[str, tuple[Any, Any]] = {
     ),
 }  # fmt: skip
 """Name -> transformers' class and config."""
+LINEAR = ("mamba_130m", "mamba2_130m")
+"""Those whose time should grow no faster than the text."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 STEPS = 64
 """Tokens decoded after a prompt before it starts anew."""
 LONG = 4096
 """Tokens of the prefill whose memory is told."""
+GROWTH = (4096, 8192, 16384, 32768)
+"""Tokens of the prefills whose growth is told."""
 PROMPT = 256
 """Tokens read before decoding."""
-CLOSE = {"float32": 1e-4, "bfloat16": 5e-2}
-"""Largest difference of scores, in units of the largest."""
+INT8 = 0.2
+"""What whole numbers for weights may change scores by, of the largest: random weights give flat scores."""
 
 NOTES = """\
 Random weights of transformers' models, read by `load_published`; batch 1. *Prefill* gives the scores of all tokens and
 keeps the state, *last* those of the last token alone; *decode* is one token after 256. transformers runs its own pure
-torch path, as it does without compiled extras. Both agree before anything is timed; in bfloat16 both hold bfloat16
-weights. Rounds go through all of them in a random order; a ratio is that of the same round's times, above 1 is faster.
-*memory* is what a prefill of 4,096 tokens holds at its peak above weights and scores.
-*fp32 to bf16* compares formery's own decoding in the two dtypes.
+torch path, as it does without compiled extras. All agree before anything is timed; in bfloat16 all hold bfloat16
+weights. *packed* and *int8* are `accelerate(model, pack=True)` and `int8=True`. Rounds go through all of them in a
+random order; a ratio is that of the same round's times, above 1 is faster. *of products* is the share of the machine's
+best rate of matrix products, *of memory* that of its rate of reading, which the weights of a token take. *own decode*
+compares formery with itself.
+
+Further down: *memory* is what a prefill of 4,096 tokens holds at its peak above weights and scores; *operators* is
+where the time of a prefill goes; *growth* the slope of the logarithm of time over that of length, last scores only;
+*agreement* how often int8 weights and the model's own choose the same next token.
 """
+
+Task = tuple[str, str, Callable[[str, str, float], tuple[Comparison, dict[str, float]]]]
 
 
 def table(threads: int, seconds: float, only: str = "") -> Record:
-    """Every model and task whose words contain `only`."""
+    """Every model and task whose words contain one of `only`, separated by commas."""
     record = Record("language_transformers", "Language models, formery and transformers", NOTES, threads)
-    transformers.logging.set_verbosity_error()
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-    tasks: list[tuple[str, str, Callable[..., Any]]] = [
+    hush()
+    torch.set_num_threads(threads)
+
+    def asked(words: str) -> bool:
+        return any(part in words for part in only.split(","))
+
+    for name in MODELS:
+        for task, dtype, measure in _tasks(threads):
+            conditions = {"model": name, "task": task, "dtype": dtype}
+            if asked(" ".join(conditions.values())):
+                record.add(conditions, lambda n=name, d=dtype, m=measure: m(n, d, seconds))  # type: ignore[misc]
+    for name in MODELS:
+        for words, tell in ((f"memory {LONG}", memory), ("operators 1024", operators), ("agreement", agreement)):
+            if asked(f"{name} {words}"):
+                record.note(f"{name} {words}", lambda n=name, t=tell: t(n))  # type: ignore[misc]
+        if name in LINEAR and asked(f"{name} growth"):
+            record.note(f"{name} growth", lambda n=name: growth(n))  # type: ignore[misc]
+    return record
+
+
+def _tasks(threads: int) -> list[Task]:
+    return [
         ("prefill 1024", "float32", lambda n, d, s: prefill(n, d, 1024, None, threads, s)),
         ("prefill 4096", "float32", lambda n, d, s: prefill(n, d, 4096, None, threads, s)),
         ("last 1024", "float32", lambda n, d, s: prefill(n, d, 1024, 1, threads, s)),
         ("prefill 1024", "bfloat16", lambda n, d, s: prefill(n, d, 1024, None, threads, s)),
         ("decode", "float32", lambda n, d, s: decode(n, d, threads, s)),
         ("decode", "bfloat16", lambda n, d, s: decode(n, d, threads, s)),
-        ("decode", "fp32 to bf16", lambda n, _, s: own_decode(n, threads, s)),
+        ("own decode", "float32 to others", lambda n, _, s: own_decode(n, threads, s)),
     ]
-    for name in MODELS:
-        for task, dtype, measure in tasks:
-            conditions = {"model": name, "task": task, "dtype": dtype}
-            if any(part in " ".join(conditions.values()) for part in only.split(",")):
-                record.add(conditions, lambda n=name, d=dtype, m=measure: m(n, d, seconds))  # type: ignore[misc]
-    for name in MODELS:
-        words = f"{name} memory {LONG}"
-        if any(part in words for part in only.split(",")):
-            record.note(words, lambda n=name: in_words(memory(n, LONG)))  # type: ignore[misc]
-    return record
 
 
-def in_words(held: dict[str, int]) -> str:
-    """Both peaks, and ours as a part of theirs."""
-    theirs, ours = held["transformers"], held["formery"]
-    return f"transformers {theirs / 2**20:,.0f} MiB, formery {ours / 2**20:,.0f} MiB: {ours / theirs:.0%}"
-
-
-def pair(name: str, dtype: str) -> tuple[nn.Module, formery.Model]:
+@lru_cache(maxsize=1)
+def pair(name: str, dtype: str) -> tuple[Any, formery.Model]:
     """transformers' model and ours with its weights."""
-    torch.manual_seed(0)
     kind, config = MODELS[name]
-    theirs = kind(config()).eval()
-    ours = formery.Model(spec_from_config(theirs.config.to_dict())).eval()
-    if unplaced := ours.load_published(theirs.state_dict()):
-        raise AssertionError(f"transformers' {unplaced} found no place")
+    theirs, ours = streams.pair(kind, config())
     return theirs.to(DTYPES[dtype]), ours.to(DTYPES[dtype])
 
 
 def prompt(length: int) -> Tensor:
-    return torch.randint(0, 32000, (1, length), generator=torch.Generator().manual_seed(0))
+    return streams.tokens(1, length, 32000)
+
+
+def fast(model: formery.Model, **how: bool) -> formery.Model:
+    """A copy that keeps its weights in another form beside them."""
+    return formery.accelerate(copy.deepcopy(model), **how)
 
 
 def prefill(
@@ -133,95 +149,110 @@ def prefill(
     """Reading a prompt from nothing."""
     theirs, ours = pair(name, dtype)
     ids, keep = prompt(length), {"logits_to_keep": last} if last else {}
-    ctx = NOTHING.but(last=last)
-    calls: dict[str, Callable[[], Tensor]] = {
-        "transformers": lambda: theirs(ids, use_cache=True, **keep).logits,
-        "formery": lambda: ours(ids, state=ours.new_state(1, length + 1), ctx=ctx),
+    ctx, macs, kind = NOTHING.but(last=last), work_of_prefill(ours, ids, last), DTYPES[dtype]
+    works = {
+        "transformers": Work(
+            lambda: theirs(ids, use_cache=True, **fresh_cache(theirs), **keep).logits, macs, dtype=kind
+        ),
+        "formery": Work(lambda: ours(ids, state=ours.new_state(1, length + 1), ctx=ctx), macs, dtype=kind),
     }
-    return compared(calls, count_macs(ours, ids).total, dtype, threads, seconds)
-
-
-def memory(name: str, length: int) -> dict[str, int]:
-    """Bytes held at the peak of a prefill, weights and scores left out."""
-    theirs, ours = pair(name, "float32")
-
-    class Reads(nn.Module):
-        def forward(self, ids: Tensor) -> Tensor:
-            return ours(ids, state=ours.new_state(1, length + 1))
-
-    class Theirs(nn.Module):
-        def forward(self, ids: Tensor) -> Tensor:
-            return theirs(ids, use_cache=True).logits
-
-    ids, who = prompt(length), {"transformers": Theirs(), "formery": Reads()}
-    scores = length * ours.num_classes * 4
-    return {name: peak_memory(model, ids).activations - scores for name, model in who.items()}
+    return compared(works, kind, threads, seconds)
 
 
 def decode(name: str, dtype: str, threads: int, seconds: float) -> tuple[Comparison, dict[str, float]]:
     """One more token."""
     theirs, ours = pair(name, dtype)
-    calls = {"transformers": Theirs(theirs), "formery": Ours(ours)}
-    return compared(calls, _macs_of_a_token(ours), dtype, threads, seconds)
+    ids, kind = prompt(PROMPT), DTYPES[dtype]
+    macs, read = work_of_token(ours, ids), bytes_read(ours)
+    works = {
+        "transformers": Work(Theirs(theirs, ids, STEPS), macs, read, kind),
+        "formery": Work(Ours(ours, ids, STEPS), macs, read, kind),
+        "formery, int8": Work(Ours(fast(ours, int8=True), ids, STEPS), macs, bytes_read(ours, each=1), kind),
+    }
+    if dtype == "bfloat16":
+        works["formery, packed"] = Work(Ours(fast(ours, pack=True), ids, STEPS), macs, read, kind)
+    return compared(works, kind, threads, seconds, {"formery, int8": INT8})
 
 
 def own_decode(name: str, threads: int, seconds: float) -> tuple[Comparison, dict[str, float]]:
-    """One more token in float32 and in bfloat16."""
+    """One more token in float32 and in what takes less memory."""
     _, wide = pair(name, "float32")
-    _, narrow = pair(name, "bfloat16")
-    works = {"formery, float32": Work(Ours(wide)), "formery, bfloat16": Work(Ours(narrow))}
+    narrow = copy.deepcopy(wide).bfloat16()
+    models = {
+        "float32": wide,
+        "bfloat16": narrow,
+        "bfloat16, packed": fast(narrow, pack=True),
+        "bfloat16, int8": fast(narrow, int8=True),
+    }
+    works = {words: Work(Ours(model, prompt(PROMPT), STEPS)) for words, model in models.items()}
     return compare(works, threads=threads, seconds=seconds / 2, least=10), {}
 
 
-def _macs_of_a_token(model: formery.Model) -> int:
-    hollow = without_values(model)
-    state = hollow.new_state(1, PROMPT + 1)
-    ids = torch.zeros(1, PROMPT, dtype=torch.long, device="meta")
-    with torch.no_grad():
-        hollow(ids, state=state)
-    return count_macs(hollow, ids[:, :1], state=state).total
+def memory(name: str) -> str:
+    """Bytes held at the peak of a long prefill, weights and scores left out."""
+    theirs, ours = pair(name, "float32")
+
+    class Reads(nn.Module):
+        def forward(self, ids: Tensor) -> Tensor:
+            return ours(ids, state=ours.new_state(1, LONG + 1))
+
+    class Theirs(nn.Module):
+        def forward(self, ids: Tensor) -> Tensor:
+            return theirs(ids, use_cache=True, **fresh_cache(theirs)).logits
+
+    scores = LONG * ours.num_classes * 4
+    held = [peak_memory(model, prompt(LONG)).activations - scores for model in (Theirs(), Reads())]
+    return f"transformers {held[0] / 2**20:,.0f} MiB, formery {held[1] / 2**20:,.0f} MiB: {held[1] / held[0]:.0%}"
 
 
-def compared(
-    calls: dict[str, Callable[[], Tensor]], macs: int, dtype: str, threads: int, seconds: float
-) -> tuple[Comparison, dict[str, float]]:
-    """The comparison, once both agree."""
+def operators(name: str) -> str:
+    """Shares of a prefill's time by class of operator."""
+    _, ours = pair(name, "float32")
     with torch.inference_mode():
-        expected, got = (call().float() for call in calls.values())
-    error = float((got - expected).abs().max() / expected.abs().max())
-    if error > CLOSE[dtype]:
-        raise AssertionError(f"formery differs from transformers by {error:.1e}, allowed is {CLOSE[dtype]:.1e}")
-    works = {name: Work(call, macs=macs, dtype=DTYPES[dtype]) for name, call in calls.items()}
-    return compare(works, threads=threads, seconds=seconds / 2, least=3, warmup=1), {"formery": error}
+        found = operator_split(lambda: ours(prompt(1024), state=ours.new_state(1, 1025)))
+    total = sum(found.values())
+    shares = sorted(found.items(), key=lambda item: -item[1])
+    return f"{total:.2f} s: " + ", ".join(
+        f"{kind} {spent / total:.0%}" for kind, spent in shares if spent > total / 200
+    )
 
 
-class Ours:
-    """A formery stream that starts anew when it has gone far enough."""
+def agreement(name: str) -> str:
+    """Of 64 tokens drawn, after each of which both choose the likeliest next one."""
+    _, ours = pair(name, "float32")
+    same, worst, ids = 0, 0.0, prompt(PROMPT + STEPS)
+    states = [(model, model.new_state(1, PROMPT + STEPS)) for model in (ours, fast(ours, int8=True))]
+    with torch.inference_mode():
+        for model, state in states:
+            model(ids[:, :PROMPT], state=state)
+        for t in range(PROMPT, PROMPT + STEPS):
+            plain, int8 = (model(ids[:, t : t + 1], state=state)[0, -1] for model, state in states)
+            same += int(plain.argmax() == int8.argmax())
+            worst = max(worst, float((plain - int8).abs().max() / plain.abs().max()))
+    return f"{same} of {STEPS} next tokens are the same, scores differ by {worst:.1%} of the largest at most"
 
-    def __init__(self, model: formery.Model) -> None:
-        self.model, self.left = model, 0
 
-    def __call__(self) -> Tensor:
-        if not self.left:
-            self.state = self.model.new_state(1, PROMPT + STEPS)
-            self.model(prompt(PROMPT), state=self.state)
-            self.left = STEPS
-        self.left -= 1
-        return self.model(prompt(1), state=self.state)
-
-
-class Theirs:
-    """The same with transformers' cache, under the name that the model has for it."""
-
-    def __init__(self, model: Any) -> None:
-        self.model, self.left = model, 0
-        self.word = "cache_params" if "mamba" in model.config.model_type else "past_key_values"
-
-    def __call__(self) -> Tensor:
-        if not self.left:
-            given = {self.word: DynamicCache(config=self.model.config)} if self.word == "past_key_values" else {}
-            out = self.model(prompt(PROMPT), use_cache=True, **given)
-            self.cache, self.left = getattr(out, self.word), STEPS
-        self.left -= 1
-        out = self.model(prompt(1), use_cache=True, **{self.word: self.cache})
-        return out.logits
+def growth(name: str) -> str:
+    """Slopes of the time of a prefill and of a token after it, and the state's bytes, from 4k to 32k tokens."""
+    _, ours = pair(name, "float32")
+    ctx, times, after, states = NOTHING.but(last=1), [], [], []
+    with torch.inference_mode():
+        ours(prompt(1024), state=ours.new_state(1, 1024), ctx=ctx)
+        for length in GROWTH:
+            ids, state = prompt(length), ours.new_state(1, length + 16)
+            begun = perf_counter()
+            ours(ids, state=state, ctx=ctx)
+            times.append((length, perf_counter() - begun))
+            steps = []
+            for _ in range(16):
+                begun = perf_counter()
+                ours(ids[:, :1], state=state, ctx=ctx)
+                steps.append(perf_counter() - begun)
+            after.append((length, median(steps)))
+            states.append(state.nbytes())
+    lines = ", ".join(f"{length:,} in {spent:.1f} s" for length, spent in times)
+    slopes = [slope(points) or 0.0 for points in (times, after)]
+    return (
+        f"{lines}: exponent {slopes[0]:.2f}; the next token {1e3 * after[0][1]:.0f} to {1e3 * after[-1][1]:.0f} ms "
+        f"(exponent {slopes[1]:.2f}); state {states[0] / 2**20:.1f} to {states[-1] / 2**20:.1f} MiB"
+    )

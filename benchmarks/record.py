@@ -108,18 +108,18 @@ def _section(cell: Cell) -> Iterable[str]:
     yield ""
     yield f"{comparison.rounds} rounds, load {cell.load:.1f}. Ratios are to {comparison.base}."
     yield ""
-    yield "| model | median ms | spread | ratio | 1st quartile | of products | error |"
-    yield "|---|---:|---:|---:|---:|---:|---:|"
+    yield "| model | median ms | spread | ratio | 1st quartile | of products | of memory | error |"
+    yield "|---|---:|---:|---:|---:|---:|---:|---:|"
     for row in comparison.rows:
         error = f"{cell.errors[row.name]:.0e}" if row.name in cell.errors else "-"
-        share = "-" if row.of_products is None else f"{row.of_products:.0%}"
+        shares = ["-" if part is None else f"{part:.0%}" for part in (row.of_products, row.of_bandwidth)]
         cells: list[Any] = [
             row.name,
             f"{1e3 * row.timing.median:.2f}",
             f"{row.timing.spread:.0%}",
             f"{row.ratio:.2f}",
             f"{row.ratio_lower:.2f}",
-            share,
+            *shares,
             error,
         ]
         yield "| " + " | ".join(cells) + " |"

@@ -205,12 +205,15 @@ def _timed(model: Model, token: Tensor, state: Stream) -> float:
 
 
 def exponent(pairs: Sequence[tuple[float, float]]) -> float | None:
-    """Slope of log cost over log length by least squares, over the upper half of the lengths (two at least); None where
-    there are fewer than two, or a cost is 0."""
-    upper = sorted(pairs)[-max(2, -(-len(pairs) // 2)) :]
-    if len(upper) < 2 or any(cost <= 0 for _, cost in upper):
+    """`slope` over the upper half of the lengths (two at least)."""
+    return slope(sorted(pairs)[-max(2, -(-len(pairs) // 2)) :])
+
+
+def slope(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """Slope of log cost over log length by least squares; None where there are fewer than two, or a cost is 0."""
+    if len(pairs) < 2 or any(cost <= 0 for _, cost in pairs):
         return None
-    xs, ys = [math.log(length) for length, _ in upper], [math.log(cost) for _, cost in upper]
+    xs, ys = [math.log(length) for length, _ in pairs], [math.log(cost) for _, cost in pairs]
     x, y = sum(xs) / len(xs), sum(ys) / len(ys)
     return sum((a - x) * (b - y) for a, b in zip(xs, ys, strict=True)) / sum((a - x) ** 2 for a in xs)
 
