@@ -67,6 +67,8 @@ STEPS = 64
 """Tokens decoded after a prompt before it starts anew."""
 LONG = 4096
 """Tokens of the prefill whose memory is told."""
+CHUNK = 512
+"""Tokens that `formery generate` reads at a time."""
 GROWTH = (4096, 8192, 16384, 32768)
 """Tokens of the prefills whose growth is told."""
 PROMPT = 256
@@ -83,9 +85,10 @@ random order; a ratio is that of the same round's times, above 1 is faster. *of 
 best rate of matrix products, *of memory* that of its rate of reading, which the weights of a token take. *own decode*
 compares formery with itself.
 
-Further down: *memory* is what a prefill of 4,096 tokens holds at its peak above weights and scores; *operators* is
-where the time of a prefill goes; *growth* the slope of the logarithm of time over that of length, last scores only;
-*agreement* how often int8 weights and the model's own choose the same next token.
+Further down: *memory* is what a prefill of 4,096 tokens, last scores only, holds at its peak beside the weights, the
+state included, in one piece and by 512 tokens as `formery generate` reads; *operators* is where the time of a prefill
+goes; *growth* the slope of the logarithm of time over that of length, last scores only; *agreement* how often int8
+weights and the model's own choose the same next token.
 """
 
 Task = tuple[str, str, Callable[[str, str, float], tuple[Comparison, dict[str, float]]]]
@@ -189,20 +192,28 @@ def own_decode(name: str, threads: int, seconds: float) -> tuple[Comparison, dic
 
 
 def memory(name: str) -> str:
-    """Bytes held at the peak of a long prefill, weights and scores left out."""
+    """Bytes held at the peak of a long prefill beside the weights and the scores of all tokens but the last."""
     theirs, ours = pair(name, "float32")
-
-    class Reads(nn.Module):
-        def forward(self, ids: Tensor) -> Tensor:
-            return ours(ids, state=ours.new_state(1, LONG + 1))
+    ctx = NOTHING.but(last=1)
 
     class Theirs(nn.Module):
         def forward(self, ids: Tensor) -> Tensor:
-            return theirs(ids, use_cache=True, **fresh_cache(theirs)).logits
+            return theirs(ids, use_cache=True, logits_to_keep=1, **fresh_cache(theirs)).logits
 
-    scores = LONG * ours.num_classes * 4
-    held = [peak_memory(model, prompt(LONG)).activations - scores for model in (Theirs(), Reads())]
-    return f"transformers {held[0] / 2**20:,.0f} MiB, formery {held[1] / 2**20:,.0f} MiB: {held[1] / held[0]:.0%}"
+    class Whole(nn.Module):
+        def forward(self, ids: Tensor) -> Tensor:
+            return ours(ids, state=ours.new_state(1, LONG), ctx=ctx)
+
+    class InChunks(nn.Module):
+        def forward(self, ids: Tensor) -> None:
+            state = ours.new_state(1, LONG)
+            for chunk in ids.split(CHUNK, dim=1):
+                ours(chunk, state=state, ctx=ctx)
+
+    models = {"transformers": Theirs(), "formery": Whole(), f"formery by {CHUNK} tokens": InChunks()}
+    held = {who: peak_memory(model, prompt(LONG), warmup=False).activations for who, model in models.items()}
+    told = [f"{who} {n / 2**20:,.0f} MiB ({n / held['transformers']:.0%})" for who, n in held.items()]
+    return f"{', '.join(told)}; the state alone is {ours.new_state(1, LONG).nbytes() / 2**20:,.0f} MiB"
 
 
 def operators(name: str) -> str:
