@@ -104,7 +104,11 @@ def _measured(threads: int) -> Machine:
         bf16 = SIZE**3 / _best(lambda: F.linear(wide16, tall16))
         matrix = torch.ones(STREAMED // 4 // SIZE, SIZE)
         vector = torch.ones(SIZE)
-        bandwidth = STREAMED / _best(lambda: torch.mv(matrix, vector))
+        reads: list[Callable[[], Any]] = [lambda: torch.mv(matrix, vector), matrix.max]
+        if torch.backends.mkldnn.is_available():
+            row = vector[None]
+            reads.append(lambda: torch.ops.mkldnn._linear_pointwise(row, matrix, None, "none", [], ""))
+        bandwidth = STREAMED / min(map(_best, reads))
     return Machine(processor(), cores(), threads, torch.__version__, max(fp32.values()), fp32, bf16, bandwidth)
 
 
