@@ -180,7 +180,7 @@ class Model(nn.Module):
             "classifier": next(
                 (f"head.{n}" for n in ("fc", "scores") if getattr(self.head, n, None) is not None), None
             ),
-            "fixed_input_size": any(mixer.bound for _, mixer in self.mixers()),
+            "fixed_input_size": any(mixer.fixed_grid for _, mixer in self.mixers()),
         }
 
     pretrained_cfg = default_cfg

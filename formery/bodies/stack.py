@@ -80,7 +80,7 @@ class Stack(Body):
         if lower_bounds and not any(isinstance(m, Mixer) and m.bounded for m in self.blocks[1:].modules()):
             raise BadSpec("no block but the first has a forget gate that takes a bound; set lower_bounds to false")
         self.share()
-        if prefix and any(isinstance(m, Mixer) and m.bound and 1 in m.grids for m in self.blocks.modules()):
+        if prefix and any(isinstance(m, Mixer) and m.fixed_grid and 1 in m.grids for m in self.blocks.modules()):
             raise BadSpec("a mixer that is bound to the grid's tokens has no room for prefix tokens; set prefix to 0")
 
     def share(self) -> None:

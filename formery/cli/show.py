@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..cards import Card
 
 CAPABILITIES = (
-    "causal", "streams", "packs", "grids", "state_growth", "bound", "exports", "looks_at_batch", "reads", "writes",
+    "causal", "streams", "packs", "grids", "state_growth", "fixed_grid", "exports", "looks_at_batch", "reads", "writes",
     "acts_on", "over", "stride",
 )  # fmt: skip
 """What a part's class may declare."""

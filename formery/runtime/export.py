@@ -150,7 +150,7 @@ def _check(model: Model, dynamic: Dynamic) -> None:
         raise BadSpec("any size is for images; the length of texts and series is free as it is")
     if dynamic == "all":
         for path, mixer in model.mixers():
-            if mixer.bound:
+            if mixer.fixed_grid:
                 raise CannotRun(f"{path} is bound to one image size; export with the batch free alone")
 
 

@@ -161,7 +161,7 @@ def check_no_gradient_from_padding(subject: Subject) -> None:
     assert not gradient[ctx.padding].any()
 
 
-@promise(bound=False)
+@promise(fixed_grid=False)
 def check_other_sizes(subject: Subject) -> None:
     mixer, grid = subject.make(), OTHER_GRIDS[len(subject.grid)]
     for ctx in contexts(subject):
@@ -169,7 +169,7 @@ def check_other_sizes(subject: Subject) -> None:
         assert mixer(x, ctx).shape == x.shape
 
 
-@promise(bound=True)
+@promise(fixed_grid=True)
 def check_bound_to_one_grid(subject: Subject) -> None:
     mixer, grid = subject.make(), OTHER_GRIDS[len(subject.grid)]
     with pytest.raises(CannotRun, match="bound to 24 tokens"):
@@ -208,7 +208,7 @@ def check_prefix_is_left_alone(subject: Subject) -> None:
     close(y[:, 3:], mixer(subject.tokens()).flatten(1, -2))
 
 
-@promise(rank=2, maps="too", bound=False)
+@promise(rank=2, maps="too", fixed_grid=False)
 def check_prefix_is_mixed_in(subject: Subject) -> None:
     """A mixer of sequences sees class tokens as the first tokens."""
     mixer, (rows, ctx) = subject.make(), with_prefix(subject)
@@ -233,8 +233,8 @@ def check_autocast(subject: Subject) -> None:
 
 def sizes(subject: Subject) -> list[Tensor]:
     """Inputs of two sizes, of which a part bound to a grid sees two batches."""
-    bound = subject.declared("bound")
-    return [subject.tokens(2), subject.tokens(3, subject.grid if bound else OTHER_GRIDS[len(subject.grid)])]
+    fixed = subject.declared("fixed_grid")
+    return [subject.tokens(2), subject.tokens(3, subject.grid if fixed else OTHER_GRIDS[len(subject.grid)])]
 
 
 @promise(simplest=True)
@@ -246,5 +246,5 @@ def check_compiles(subject: Subject) -> None:
 @promise(simplest=True, exports=True)
 def check_exports(subject: Subject) -> None:
     mixer = subject.make()
-    free = [0] if subject.declared("bound") else list(range(len(subject.grid) + 1))
+    free = [0] if subject.declared("fixed_grid") else list(range(len(subject.grid) + 1))
     common.check_exports(mixer, sizes(subject), mixer, free)

@@ -191,7 +191,7 @@ class PinsItsLength(DepthwiseConv):
 
 @breaks("check_other_sizes", {})
 class HidesThatItIsBound(SpatialFC):
-    bound = False
+    fixed_grid = False
 
 
 @breaks("check_bound_to_one_grid", {"bias": True})

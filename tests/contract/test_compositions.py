@@ -93,12 +93,12 @@ def images(draw: DrawFn) -> dict[str, Any]:
         stages = [draw(stacks(2)), {**draw(stacks(2)), "merge": draw(entries("merge", 2)), "dim": 2 * DIM}]
         return {"stem": stem, "body": {"kind": "pyramid", "stages": stages}, "head": head}
     body = draw(stacks(2)) | {"position": draw(st.sampled_from([None, "learned", "sincos"]))}
-    bound = any(
-        registry.find(role, node["kind"]).bound
+    fixed = any(
+        registry.find(role, node["kind"]).fixed_grid
         for _, role, node in spec.walk(spec.resolve({"stem": stem, "body": body, "head": head}))
         if role == "mixer"
     )
-    if not bound and draw(st.booleans()):
+    if not fixed and draw(st.booleans()):
         body["prefix"], head["pool"] = 2, "token"
     return {"stem": stem, "body": body, "head": head}
 

@@ -42,10 +42,10 @@ def left_out(subject: Subject) -> set[str]:
     out |= PACKING | RAGGED if rank != 1 or not mixer.packs else set()
     out |= {"check_batch"} if mixer.looks_at_batch else set()
     out |= ROUNDING if mixer.surrogate else set()
-    out |= {"check_other_sizes"} if mixer.bound else {"check_bound_to_one_grid"}
+    out |= {"check_other_sizes"} if mixer.fixed_grid else {"check_bound_to_one_grid"}
     out |= {"check_maps_row_by_row"} if rank != 1 or 2 in mixer.grids else set()
     out |= {"check_prefix_is_left_alone"} if rank != 2 or 1 in mixer.grids else set()
-    out |= {"check_prefix_is_mixed_in"} if rank != 2 or 1 not in mixer.grids or mixer.bound else set()
+    out |= {"check_prefix_is_mixed_in"} if rank != 2 or 1 not in mixer.grids or mixer.fixed_grid else set()
     out |= {"check_compiles"} if rank != min(mixer.grids) else set()
     out |= {"check_exports"} if rank != min(mixer.grids) or not mixer.exports else set()
     return out

@@ -29,7 +29,7 @@ class Mixer(Part):
     """How the state of a stream grows with its tokens."""
     bounded: bool = False
     """Whether its forget gates stay above the context's lower bound."""
-    bound: bool = False
+    fixed_grid: bool = False
     """Whether its parameters fit one grid only."""
 
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:

@@ -18,7 +18,7 @@ class Random(Mixer):
     """Tokens times the softmax of rows of N numbers drawn evenly from 0 to 1, once, and never trained; bound to one
     grid of N tokens."""
 
-    bound = True
+    fixed_grid = True
     matrix: Tensor
     resizes: Mapping[str, Resize] = {"matrix": resize_square}
 

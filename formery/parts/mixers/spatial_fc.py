@@ -16,7 +16,7 @@ class SpatialFC(Mixer):
     """Each channel's N tokens times an N x N matrix, the same for all channels; bound to one grid of N tokens."""
 
     EXAMPLES = ({}, {"bias": True})
-    bound = True
+    fixed_grid = True
 
     def __init__(self, dim: int, *, bias: bool = False, grid: tuple[int, ...]) -> None:
         super().__init__()

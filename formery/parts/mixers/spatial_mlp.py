@@ -24,7 +24,7 @@ class SpatialMLP(Mixer):
     """
 
     EXAMPLES = ({}, {"ratio": 2.0, "activation": "relu"})
-    bound = True
+    fixed_grid = True
     resizable = False
 
     def __init__(
