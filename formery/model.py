@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from .bodies.body import Body
 from .context import NOTHING, Context, State, Stream
 from .errors import BadSpec, CannotRun, FormeryError
 from .feature_info import FeatureInfo
+from .ops.forms import watched
 from .parts.heads.classes import Classes
 from .parts.heads.features import MapFeatures, as_map
 from .parts.heads.head import Features, Head
@@ -252,6 +254,8 @@ class Model(nn.Module):
             raise CannotRun(
                 f"padding is (batch, length) as the tokens {tuple(inputs.shape)}, got {tuple(ctx.padding.shape)}"
             )
+        if ctx.bounds is not None and not watched():  # numbers of a traced tensor cannot be asked for
+            _check_bounds(inputs, ctx.bounds)
         unable = [path for path, mixer in self.mixers() if not mixer.packs]
         unable += [path for path, _ in self._norms_over_grid()]
         if unable:
@@ -442,6 +446,17 @@ class Model(nn.Module):
 def _check_pool(pool: str, body: Body) -> None:
     if pool == "token" and not body.num_prefix:
         raise BadSpec("head.pool: 'token' needs a class token; set body.prefix to 1, or pool otherwise")
+
+
+def _check_bounds(inputs: Tensor, bounds: Tensor) -> None:
+    """CannotRun unless the sequences packed along one row cover its tokens, each once."""
+    if inputs.shape[0] != 1:
+        raise CannotRun(f"bounds: packed sequences stand in one row, got {inputs.shape[0]} rows; join them along it")
+    length, wrong = inputs.shape[1], bounds.dim() != 1 or bounds.is_floating_point() or bounds.dtype == torch.bool
+    at = [] if wrong else bounds.tolist()
+    if len(at) < 2 or at[0] != 0 or at[-1] != length or any(a >= b for a, b in pairwise(at)):
+        given = f"{bounds.dtype} {list(bounds.shape)}" if wrong else at if len(at) < 9 else f"{at[:8]} and so on"
+        raise CannotRun(f"bounds: offsets of packed sequences rise from 0 to the {length} tokens, got {given}")
 
 
 def _places(ctx: Context) -> Tensor | None:

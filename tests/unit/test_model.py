@@ -81,6 +81,27 @@ def test_packed_sequences_are_what_they_are_alone(text: Model) -> None:
     close(text(tokens, ctx=Context(bounds=bounds)), alone)
 
 
+@pytest.mark.parametrize(
+    ("rows", "bounds", "says"),
+    [
+        (2, [0, 3, 6], "packed sequences stand in one row, got 2 rows"),
+        (1, [0, 3, 7], r"rise from 0 to the 6 tokens, got \[0, 3, 7\]"),
+        (1, [0, 3], r"got \[0, 3\]"),
+        (1, [1, 6], r"got \[1, 6\]"),
+        (1, [0, 4, 3, 6], r"got \[0, 4, 3, 6\]"),
+        (1, [0, 3, 3, 6], r"got \[0, 3, 3, 6\]"),
+        (1, [6], r"got \[6\]"),
+        (1, [], "got "),
+        (1, [0.0, 6.0], r"got torch\.float32 \[2\]"),
+        (1, [[0, 6]], r"got torch\.int64 \[1, 2\]"),
+    ],
+)
+def test_bounds_that_no_sequences_have(text: Model, rows: int, bounds: list[Any], says: str) -> None:
+    with pytest.raises(CannotRun, match=says) as caught:
+        text(ids(rows, 6), ctx=Context(bounds=torch.tensor(bounds)))
+    assert "\n" not in str(caught.value)
+
+
 def test_streams_of_rows_of_different_lengths(text: Model) -> None:
     """Prompts padded on the left, then tokens one by one, then a row that drops out."""
     tokens, lengths = ids(), [9, 4, 6]
@@ -123,7 +144,7 @@ def test_padding_that_a_part_cannot_see_is_refused() -> None:
         assert model(ids(2, 24)).shape == (2, 2)
         for ctx in (Context(padding=padding), Context(bounds=torch.tensor([0, 24]))):
             with pytest.raises(CannotRun, match=f"{where} cannot tell padding or packed sequences apart"):
-                model(ids(2, 24), ctx=ctx)
+                model(ids(1 if ctx.padding is None else 2, 24), ctx=ctx)
     normed = {"kind": "stack", "depth": 1, "mixer": "attention", "scheme": {"kind": "pre", "norm": "group1"}}
     with pytest.raises(CannotRun, match=r"body\.blocks\.0\.scheme\.norms\.0 cannot tell padding"):
         Model({**classes, "body": normed})(ids(2, 24), ctx=Context(padding=padding))
