@@ -31,4 +31,6 @@ def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float = 1e-6) -> Tens
     y = wide * scale
     if wide is not x:
         y = y.to(x.dtype)
-    return y if weight is None else y.mul_(weight)
+    if weight is None:
+        return y
+    return y.mul_(weight) if weight.dtype == y.dtype else y * weight  # which may be wider, as the definition's is

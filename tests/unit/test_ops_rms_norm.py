@@ -24,6 +24,27 @@ def test_it_equals_the_definition(dtype: torch.dtype, weighted: bool) -> None:
     assert torch.equal(x, kept)
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "of_weight"),
+    [
+        (torch.bfloat16, torch.float32),
+        (torch.float32, torch.bfloat16),
+        (torch.float32, torch.float64),
+        (torch.float16, torch.bfloat16),
+    ],
+)
+def test_another_dtype_of_the_weight(dtype: torch.dtype, of_weight: torch.dtype, grad: bool, autocast: bool) -> None:
+    x, weight = torch.randn(3, 5, 33).to(dtype), torch.randn(33).to(of_weight)
+    wanted = reference(x, weight)
+    with torch.set_grad_enabled(grad), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        got = rms_norm(x, weight)
+    assert got.dtype == wanted.dtype == torch.promote_types(dtype, of_weight)
+    tight = 1e-6 if dtype == torch.float32 else 1e-2
+    torch.testing.assert_close(got, wanted, rtol=tight, atol=tight)
+
+
 def test_tokens_of_zeros_and_of_large_numbers() -> None:
     x = torch.stack([torch.zeros(8), torch.full((8,), 1e18)])
     with torch.no_grad():
