@@ -51,7 +51,9 @@ def command(
     ),
     stop: list[str] = typer.Option(None, "--stop", metavar="TEXT", help="End before this text. May be given often."),
     seed: int = typer.Option(0, min=0, max=LARGEST_SEED, help="Prompt number i draws by seed + i."),
-    chunk: int = typer.Option(512, min=1, help="Tokens of the prompt that are read at a time."),
+    chunk: int | None = typer.Option(
+        None, min=1, help="Tokens of a prompt that are read at a time; fewer take less memory."
+    ),
     dtype: Dtype | None = typer.Option(None, help="What to compute in; as the model is saved unless given."),
     weights: Weights = typer.Option(
         Weights.plain,
@@ -95,9 +97,10 @@ def command(
         "min_p": min_p,
         "stop": stop or (),
         "seed": seed,
-        "chunk": chunk,
         "tokenizer": tokenizer,
     }
+    if chunk is not None:
+        options["chunk"] = chunk
     if as_json or len(prompts) > 1:
         done = generate(opened, prompts, **options)
         _show(prompts, done, as_json=as_json)

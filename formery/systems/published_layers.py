@@ -4,7 +4,7 @@ configs."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import BadSpec
@@ -93,9 +93,9 @@ def mamba_width(mixer: Mapping[str, Any], dim: int) -> int:
     return int((mixer["heads"] or 2 * dim // mixer["head_dim"]) * mixer["head_dim"])
 
 
-def mamba2_options(config: Mapping[str, Any], prefix: str = "", limit: str = "time_step_limit") -> dict[str, Any]:
+def mamba2_options(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """What the configs of Mamba-2 and of its hybrids say of heads, groups, state and the bounds of steps."""
-    low, high = (_number(bound) for bound in config.get(limit) or (0.0, math.inf))
+    low, high = (_number(bound) for bound in config.get("time_step_limit") or (0.0, math.inf))
     return {
         "kind": "mamba2",
         "heads": int(config.get(f"{prefix}num_heads", 128)),
@@ -237,6 +237,28 @@ def activation(config: Mapping[str, Any]) -> str:
 def hidden_act(name: str) -> str:
     """transformers' name of one of our activations."""
     return {"gelu_tanh": "gelu_pytorch_tanh"}.get(name, name)
+
+
+HYBRID = {"gated_deltanet": "linear_attention", "attention": "full_attention"}
+"""The mixers of hybrids, and what the `layer_types` of configs call them."""
+
+
+def mixer_kinds(given: Sequence[str], depth: int) -> list[str]:
+    """Our mixers of a config's `layer_types`; BadSpec unless it names a known one for each of `depth` layers."""
+    ours = {theirs: kind for kind, theirs in HYBRID.items()}
+    if len(given) != depth or any(kind not in ours for kind in given):
+        raise BadSpec(f"layer_types: {depth} times linear_attention or full_attention are needed, got {list(given)}")
+    return [ours[kind] for kind in given]
+
+
+def usual_layer_types(depth: int, interval: int) -> list[str]:
+    """`layer_types` of a config that leaves them out: attention is every `interval`-th layer."""
+    return ["linear_attention" if (i + 1) % interval else "full_attention" for i in range(depth)]
+
+
+def layer_types(mixers: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What `mixer_kinds` reads as these resolved mixers; "unknown" for one that no config names."""
+    return [HYBRID.get(str(mixer.get("kind")), "unknown") for mixer in mixers]
 
 
 def num_labels(config: Mapping[str, Any]) -> int:

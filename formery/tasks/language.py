@@ -12,10 +12,12 @@ from torch.nn import functional as F
 
 from ..create import model_spec
 from ..errors import BadSpec
+from ..model import Model
 from ..spec import override, walk
 from .task import KEPT_NAN, Batch, Split, Task, check_split, judging
 
 IGNORED = -100
+NUM_BYTES = 256
 
 
 class Language(Task):
@@ -114,6 +116,11 @@ class Language(Task):
 
     def extra(self, data: Any) -> dict[str, Any]:
         return super().extra(data) | {"vocab": data.vocab, "tokens": "bytes"}
+
+
+def over_bytes(model: Model) -> bool:
+    """Whether a model's tokens are bytes: as many kinds, and nothing else said of them."""
+    return model.num_classes == NUM_BYTES and model.extra.get("tokens", "bytes") == "bytes"
 
 
 def _check_scores(scores: Tensor, ids: Tensor, vocab: int) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import BadFile, CannotExport
 from ...files import atomic, read_json, write_json
+from ...tasks.language import NUM_BYTES, over_bytes
 
 if TYPE_CHECKING:
     from ...model import Model
@@ -28,7 +29,6 @@ TOKENIZER_FILES = (
     "generation_config.json",
 )
 """What a tokenizer, its chat template and the settings of generation are kept in."""
-LAST_BYTE = 256
 END = 0
 """The byte that ends a text, as no text has it."""
 
@@ -47,7 +47,7 @@ def save_for_auto(model: Model, folder: str | Path, *, tokenizer: str | Path | N
     model.save_pretrained(folder)
     if found is not None:
         copy(found, folder)
-    elif model.num_classes == LAST_BYTE and model.extra.get("tokens", "bytes") == "bytes":
+    elif over_bytes(model):
         write_byte_tokenizer(folder)
 
 
@@ -109,5 +109,5 @@ def write_byte_tokenizer(folder: Path) -> None:
 def byte_letters() -> list[str]:
     """The letter that byte-level tokenizers write for each byte: itself where it is printable, else one from 256 on."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = iter(range(LAST_BYTE, 2 * LAST_BYTE))
-    return [chr(byte if byte in printable else next(others)) for byte in range(LAST_BYTE)]
+    others = iter(range(NUM_BYTES, 2 * NUM_BYTES))
+    return [chr(byte if byte in printable else next(others)) for byte in range(NUM_BYTES)]

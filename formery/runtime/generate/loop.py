@@ -21,6 +21,8 @@ Prompts = str | Sequence[str] | Sequence[Sequence[int]] | Tensor
 """One text, several, token numbers of several, or a tensor (B, L) of them."""
 Finish = Literal["length", "stop", "end"]
 """Why a row is over: it has its tokens, a stop string came, or a token that ends texts did."""
+CHUNK = 512
+"""Tokens of a prompt that are read at a time."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Options(TypedDict, total=False):
     """Row i draws by `seed + i` and does not depend on its neighbours; 0."""
     chunk: int
     """Prompts are read so many tokens at a time, so that memory beside the state is that of a chunk, and of the mask
-    between it and what came before; 512."""
+    between it and what came before; `CHUNK`."""
     tokenizer: Tokenizer | None
     """For texts and stop strings; the model's own unless given."""
 
@@ -133,7 +135,7 @@ class _Run:
         stop: Sequence[str] = (),
         end: Sequence[int] | None = None,
         seed: int = 0,
-        chunk: int = 512,
+        chunk: int = CHUNK,
         tokenizer: Tokenizer | None = None,
     ) -> None:
         for name, value in (("max_new_tokens", max_new_tokens), ("chunk", chunk)):

@@ -11,6 +11,7 @@ from ...errors import BadFile, BadSpec, CannotRun
 from ...extras import need
 from ...files import read_json
 from ...model import Model
+from ...tasks.language import over_bytes
 
 FILE = "tokenizer.json"
 LONGEST_LETTER = 4
@@ -151,7 +152,7 @@ def tokenizer_of(model: Model, folder: str | Path | None = None) -> Tokenizer:
         if (size := found.tokenizer.get_vocab_size()) > vocab:
             raise BadSpec(f"the tokenizer of {folder} has {size} tokens, {model.name} knows {vocab}")
         return found
-    if model.extra.get("tokens", "bytes") == "bytes" and vocab == 256:
+    if over_bytes(model):
         return Bytes()
     where = f"{folder} has no {FILE}" if folder is not None else "no folder with its tokenizer is given"
     raise CannotRun(f"{model.name} has {vocab} tokens, and {where}; give prompts as token numbers, or the tokenizer")

@@ -119,14 +119,13 @@ def to_config(resolved: Mapping[str, Any]) -> dict[str, Any]:
     by_kind = {mixer.get("kind"): mixer for mixer in mixers}
     attention, recurrent = by_kind.get("attention", {}), by_kind.get("gated_deltanet", {})
     heads, linear_heads, head_dim = attention.get("heads"), recurrent.get("heads"), recurrent.get("head_dim") or 0
-    kinds = {"gated_deltanet": "linear_attention", "attention": "full_attention"}
     return {
         "architectures": ["OlmoHybridForCausalLM"],
         "model_type": "olmo_hybrid",
         "vocab_size": resolved["stem"]["vocab"],
         "hidden_size": dim,
         "num_hidden_layers": len(blocks),
-        "layer_types": [kinds.get(str(mixer.get("kind")), "unknown") for mixer in mixers],
+        "layer_types": layers.layer_types(mixers),
         "num_attention_heads": heads,
         "num_key_value_heads": attention.get("kv_heads") or heads,
         "intermediate_size": layers.swiglu_width(blocks[0]["channel"] or {}, dim),
@@ -145,15 +144,13 @@ def to_config(resolved: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _layout(kinds: Sequence[str] | None, depth: int) -> str:
-    if kinds is None:
-        kinds = ["full_attention" if i % 4 == 3 else "linear_attention" for i in range(depth)]
-        if "full_attention" not in kinds:
-            kinds[-1] = "full_attention"
-    words = {"linear_attention": "gated_deltanet", "full_attention": "attention"}
-    if len(kinds) != depth or any(kind not in words for kind in kinds):
-        raise BadSpec(f"layer_types: {depth} times linear_attention or full_attention are needed, got {list(kinds)}")
-    return " ".join(words[kind] for kind in kinds)
+def _layout(given: Sequence[str] | None, depth: int) -> str:
+    """Of a config's `layer_types`; without them every fourth layer is attention, and the last where none would be."""
+    if given is None:
+        given = layers.usual_layer_types(depth, 4)
+        if "full_attention" not in given:
+            given[-1] = "full_attention"
+    return " ".join(layers.mixer_kinds(given, depth))
 
 
 def _position(config: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...errors import BadSpec
 from ...weights import Dialect, Rule
 from .. import published_layers as layers
 
@@ -89,12 +88,7 @@ def spec(
 
 def _kinds(given: Sequence[str] | None, depth: int, interval: int = INTERVAL) -> list[str]:
     """Ours of a config's `layer_types`; without them attention is every `interval`-th layer."""
-    words = {"linear_attention": "gated_deltanet", "full_attention": "attention"}
-    if given is None:
-        given = ["linear_attention" if (i + 1) % interval else "full_attention" for i in range(depth)]
-    if len(given) != depth or any(kind not in words for kind in given):
-        raise BadSpec(f"layer_types: {depth} times linear_attention or full_attention are needed, got {list(given)}")
-    return [words[kind] for kind in given]
+    return layers.mixer_kinds(layers.usual_layer_types(depth, interval) if given is None else given, depth)
 
 
 def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -143,7 +137,6 @@ def to_config(resolved: Mapping[str, Any]) -> dict[str, Any]:
     by_kind = {part.get("kind"): part for part in (*mixers, *channels)}
     attention, recurrent = by_kind.get("attention", {}), by_kind.get("gated_deltanet", {})
     experts, dense = by_kind.get("mixture_of_experts", {}), by_kind.get("swiglu", {})
-    kinds = {"gated_deltanet": "linear_attention", "attention": "full_attention"}
     head_dim = recurrent.get("head_dim") or 0
     return {
         "architectures": ["Qwen3NextForCausalLM"],
@@ -151,7 +144,7 @@ def to_config(resolved: Mapping[str, Any]) -> dict[str, Any]:
         "vocab_size": resolved["stem"]["vocab"],
         "hidden_size": dim,
         "num_hidden_layers": len(blocks),
-        "layer_types": [kinds.get(str(mixer.get("kind")), "unknown") for mixer in mixers],
+        "layer_types": layers.layer_types(mixers),
         "num_attention_heads": attention.get("heads") or 1,
         "num_key_value_heads": attention.get("kv_heads") or attention.get("heads") or 1,
         "head_dim": attention.get("head_dim") or dim // (attention.get("heads") or 1),
