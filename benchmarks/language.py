@@ -26,7 +26,7 @@ import formery
 from formery.context import NOTHING
 from formery.measure import Comparison, Work, compare, peak_memory
 from formery.measure.characterize import slope
-from formery.measure.operators import operator_split
+from formery.measure.operators import operator_split, shares
 
 from . import streams
 from .record import Record
@@ -221,11 +221,9 @@ def operators(name: str) -> str:
     _, ours = pair(name, "float32")
     with torch.inference_mode():
         found = operator_split(lambda: ours(prompt(1024), state=ours.new_state(1, 1025)))
-    total = sum(found.values())
-    shares = sorted(found.items(), key=lambda item: -item[1])
-    return f"{total:.2f} s: " + ", ".join(
-        f"{kind} {spent / total:.0%}" for kind, spent in shares if spent > total / 200
-    )
+    falling = sorted(shares(found).items(), key=lambda item: -item[1])
+    told = ", ".join(f"{kind} {of_all:.0%}" for kind, of_all in falling if of_all > 1 / 200)
+    return f"{sum(found.values()):.2f} s: {told}"
 
 
 def agreement(name: str) -> str:

@@ -18,7 +18,7 @@ from ..host import memory_left
 from ..model import Model
 from .inputs import random_input
 from .memory import peak_memory
-from .operators import CLASSES, operator_split
+from .operators import CLASSES, operator_split, shares
 from .parameters import count_parameters
 from .report import Report, grid, share, size
 from .report import time as in_words
@@ -82,8 +82,8 @@ class Curve(Report):
 
 
 def _shares(operators: Mapping[str, float]) -> list[str]:
-    total = sum(operators.values())
-    return [share(operators[kind] / total if total else None) for kind in CLASSES]
+    found = shares(operators)
+    return [share(found[kind]) for kind in CLASSES]
 
 
 def lengths_between(first: int, last: int) -> list[int]:
@@ -261,9 +261,9 @@ def plot(curves: Sequence[Curve], path: Any) -> None:
         axes.set_title(f"{curve.name}: share of a prefill's time (%)", fontsize=9)
         if not told:  # a stack of nothing has no logarithmic axis
             continue
-        totals = [sum((p.operators or {}).values()) or 1.0 for p in told]
-        shares = [[100 * (p.operators or {})[kind] / t for p, t in zip(told, totals, strict=True)] for kind in CLASSES]
-        axes.stackplot([p.tokens for p in told], shares, labels=CLASSES, alpha=0.85)
+        splits = [shares(p.operators or {}) for p in told]
+        bands = [[100 * split[kind] for split in splits] for kind in CLASSES]
+        axes.stackplot([p.tokens for p in told], bands, labels=CLASSES, alpha=0.85)
         axes.set_xscale("log", base=2)
         axes.set_ylim(0, 100)
         axes.legend(fontsize=6, loc="upper left", ncols=2)

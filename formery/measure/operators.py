@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -32,7 +32,10 @@ def class_of(name: str) -> str:
 
 
 def operator_split(call: Callable[[], Any], *, warmup: bool = True) -> dict[str, float]:
-    """Seconds of each class in one call, on the device that does the work.
+    """Seconds of each class in one call, on the device that does its work.
+
+    That is an accelerator where the call ran kernels on one (the processor's own time passes beside theirs), and the
+    processor otherwise, whatever else the machine has.
 
     warmup: make one that is not counted before; without it, such a call was made already.
     """
@@ -43,14 +46,21 @@ def operator_split(call: Callable[[], Any], *, warmup: bool = True) -> dict[str,
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])
     with quiet(), profile(activities=activities) as profiler:
         call()
+    # A kernel stands there twice: alone, and with the operator that launched it, whose class is known.
+    events = [event for event in profiler.events() if event.device_type == torch.autograd.DeviceType.CPU]
+    spent = [event.self_device_time_total for event in events]
+    if not any(spent):
+        spent = [event.self_cpu_time_total for event in events]
     found = dict.fromkeys(CLASSES, 0.0)
-    for event in profiler.events():
-        on_device = getattr(event, "self_device_time_total", 0.0)
-        spent = on_device if torch.cuda.is_available() and on_device else event.self_cpu_time_total
-        if torch.cuda.is_available() and not on_device:
-            continue  # the processor's own time passes while the device works
-        found["scan" if _in_scan(event) else class_of(event.name)] += spent / 1e6
+    for event, microseconds in zip(events, spent, strict=True):
+        found["scan" if _in_scan(event) else class_of(event.name)] += microseconds / 1e6
     return found
+
+
+def shares(split: Mapping[str, float]) -> dict[str, float]:
+    """What of all seconds belongs to each class; 0 for all of them where there are none."""
+    total = sum(split.values())
+    return {kind: spent / total if total else 0.0 for kind, spent in split.items()}
 
 
 def _in_scan(event: Any) -> bool:

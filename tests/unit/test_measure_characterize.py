@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +13,7 @@ import torch
 import formery
 from formery.errors import BadSpec, CannotRun
 from formery.measure.characterize import Curve, Point, characterize, crossing, exponent, lengths_between, plot
-from formery.measure.operators import CLASSES, class_of, operator_split
+from formery.measure.operators import CLASSES, class_of, operator_split, shares
 from formery.measure.streams import state_bytes
 from formery.ops.profiled import SCAN, profiled
 
@@ -105,6 +108,46 @@ def test_self_times_add_up_to_the_call() -> None:
     assert split["products"] > 0
     assert split["norm"] == split["convolution"] == 0
     assert math.isfinite(sum(split.values()))
+
+
+def test_work_on_the_processor_counts_beside_an_idle_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = torch.profiler.profile
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.profiler, "profile", lambda activities: real(activities=activities[:1]))
+    a = torch.randn(200, 200)
+    assert operator_split(lambda: a @ a)["products"] > 0
+
+
+def test_work_on_an_accelerator_is_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of its kernels, each once, in the class of the operator that launched it."""
+    kinds = torch.autograd.DeviceType
+
+    def event(name: str, parent: Any, on_device: float, kind: Any = kinds.CPU) -> SimpleNamespace:
+        return SimpleNamespace(
+            name=name, cpu_parent=parent, device_type=kind, self_device_time_total=on_device, self_cpu_time_total=7e6
+        )
+
+    scan = event(SCAN, None, 0)
+    events = [
+        event("aten::mm", None, 3e6), event("gemm_kernel", None, 3e6, kinds.CUDA), scan, event("aten::mm", scan, 2e6),
+        event(SCAN, None, 5e6, kinds.CUDA), event("aten::empty", None, 0),
+    ]  # fmt: skip
+
+    class Profile(nullcontext[Any]):
+        def __init__(self, **_: Any) -> None:
+            super().__init__(self)
+
+        def events(self) -> list[SimpleNamespace]:
+            return events
+
+    monkeypatch.setattr(torch.profiler, "profile", Profile)
+    found = operator_split(lambda: None)
+    assert {kind: seconds for kind, seconds in found.items() if seconds} == {"products": 3.0, "scan": 2.0}
+
+
+def test_shares_add_up_and_of_nothing_are_none() -> None:
+    assert shares({"products": 3.0, "scan": 1.0}) == {"products": 0.75, "scan": 0.25}
+    assert shares({"products": 0.0, "scan": 0.0}) == {"products": 0.0, "scan": 0.0}
 
 
 @pytest.mark.parametrize(
