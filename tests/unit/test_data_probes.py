@@ -10,7 +10,7 @@ import torch
 
 from formery import registry
 from formery.data.probes.listops import CLOSE, DIGIT, OPERATORS, expressions, tree
-from formery.data.probes.pathfinder import ARENA, SMALL, picture
+from formery.data.probes.pathfinder import ARENA, Drawing, picture
 from formery.data.probes.probe import IGNORED, JUDGED, Probe, ProbeData
 from formery.data.probes.recall import ASK, MARK, QUESTION, SEPARATOR, mqar, mqar_as_released, needle, phonebook
 from formery.errors import BadSpec
@@ -144,10 +144,10 @@ def test_listops_equals_the_released_generator(golden: str, seed: int, num: int,
 
 
 def test_pathfinder_tells_nothing_by_its_ink() -> None:
-    draw = random.Random(0)
+    draw, small = random.Random(0), Drawing(16, 4, 2, 2, apart=5.0)
     ink: dict[int, list[float]] = {0: [], 1: []}
     for _ in range(120):
-        image, joined = picture(draw, SMALL)
+        image, joined = picture(draw, small)
         assert image.shape == (16, 16)
         ink[joined].append(float(image.mean()))
     means, spread = [np.mean(values) for values in ink.values()], np.std(ink[0] + ink[1])

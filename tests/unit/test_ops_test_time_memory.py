@@ -301,7 +301,10 @@ def test_macs() -> None:
 def test_newton_schulz(rows: int, columns: int) -> None:
     x = torch.randn(4, rows, columns, dtype=torch.float64)
     u, s, v = torch.linalg.svd(x, full_matrices=False)
-    moved = newton_schulz.values(s / x.flatten(1).norm(dim=1)[:, None])
+    moved = s / x.flatten(1).norm(dim=1)[:, None]
+    a, b, c = newton_schulz.COEFFICIENTS
+    for _ in range(newton_schulz.STEPS):  # what the iteration makes of singular values, one by one
+        moved = a * moved + b * moved**3 + c * moved**5
     torch.testing.assert_close(newton_schulz.newton_schulz(x), u @ torch.diag_embed(moved) @ v)
     assert 0.6 < moved.min() < moved.max() < 1.25
     assert not newton_schulz.newton_schulz(torch.zeros(2, 3)).any()

@@ -21,7 +21,6 @@ TOKENS = (*OPERATORS, "]", *map(str, range(10)))
 CLOSE, DIGIT, PADDING, ASK = 4, 5, 15, 16
 LEAF = 0.25
 """Above this draw a node is a digit."""
-PUBLISHED = {"train": 96_000, "validation": 2_000, "test": 2_000}
 
 
 def tree(draw: random.Random, max_depth: int, max_args: int, depth: int = 1) -> tuple[list[int], int]:

@@ -33,22 +33,30 @@ def _topics(judged: bool) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
     ]
 
 
-def _pieces(seed: int, stream: str, step: int, batch: int, length: int, num: int) -> tuple[Tensor, Tensor]:
-    """(topics (batch, num), windows (batch, num, length)) of texts that are long enough (the longest, if none is)."""
+def _texts(step: int, length: int) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
+    """Topics that windows of a length are drawn from: those of twice the length or more (the longest, if none is)."""
+    texts = _topics(step >= JUDGED)
+    return [text for text in texts if len(text) >= 2 * length] or texts[:1]
+
+
+def _windows(seed: int, stream: str, step: int, which: Tensor, length: int) -> Tensor:
+    """(batch, num, length): for each of the topics `which` (batch, num) a stretch from somewhere in it."""
     import torch
 
-    texts = _topics(step >= JUDGED)
-    texts = [text for text in texts if len(text) >= 2 * length] or texts[:1]
-    which = integers(seed, f"{stream} topic", step, (batch, num), len(texts))
-    at = chance.uniform(seed, f"{stream} place", step, batch * num).reshape(batch, num)
-    windows = np.stack(
-        [
-            [np.resize(t := texts[i], max(len(t), length))[(b := int(u * max(1, len(t) - length))) : b + length]
-             for i, u in zip(row, places, strict=True)]
-            for row, places in zip(which.tolist(), at, strict=True)
-        ]
-    )  # fmt: skip
-    return which, torch.from_numpy(windows.astype(np.int64))
+    texts = _texts(step, length)
+    places = chance.uniform(seed, stream, step, which.numel())
+    rows = []
+    for topic, place in zip(which.flatten().tolist(), places, strict=True):
+        text = texts[topic]
+        begin = int(place * max(1, len(text) - length))
+        rows.append(np.resize(text, max(len(text), length))[begin : begin + length])
+    return torch.from_numpy(np.stack(rows).astype(np.int64)).view(*which.shape, length)
+
+
+def _pieces(seed: int, stream: str, step: int, batch: int, length: int, num: int) -> tuple[Tensor, Tensor]:
+    """(topics (batch, num), windows (batch, num, length))."""
+    which = integers(seed, f"{stream} topic", step, (batch, num), len(_texts(step, length)))
+    return which, _windows(seed, f"{stream} place", step, which, length)
 
 
 def _asked(ids: Tensor, yes: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,7 +91,7 @@ def topics_retrieval(*, sizes: Sequence[int] = (128, 256, 512), trained: Sequenc
 
         half = size // 2
         which, windows = _pieces(seed, "topics_retrieval", step, batch, half, 2)
-        _, same = _same_topic(seed, step, batch, half, which)
+        same = _windows(seed, "topics_retrieval again", step, which[:, :1], half)[:, 0]
         yes = integers(seed, "topics_retrieval answer", step, (batch,), 2).bool()
         second = torch.where(yes[:, None], same, windows[:, 1])
         return _asked(torch.cat([windows[:, 0], second], dim=1), yes | (which[:, 0] == which[:, 1]))
@@ -91,20 +99,6 @@ def topics_retrieval(*, sizes: Sequence[int] = (128, 256, 512), trained: Sequenc
     return Probe(
         "topics_retrieval", BYTES + 3, draw, tuple(sizes), tuple(trained), "bytes", 0.5, lambda n: n // 2 * 2 + 1
     )
-
-
-def _same_topic(seed: int, step: int, batch: int, length: int, which: Tensor) -> tuple[Tensor, Tensor]:
-    """Another window of each row's first topic."""
-    import torch
-
-    texts = _topics(step >= JUDGED)
-    texts = [text for text in texts if len(text) >= 2 * length] or texts[:1]
-    places = chance.uniform(seed, "topics_retrieval again", step, batch)
-    rows = [
-        np.resize(t := texts[i], max(len(t), length))[(b := int(u * max(1, len(t) - length))) : b + length]
-        for i, u in zip(which[:, 0].tolist(), places, strict=True)
-    ]
-    return which[:, 0], torch.from_numpy(np.stack(rows).astype(np.int64))
 
 
 LEVELS = 17

@@ -45,7 +45,6 @@ class Drawing:
     padding: int = 1
 
 
-SMALL = Drawing(16, 4, 2, 2, apart=5.0)
 ARENA = Drawing()
 PATH_X = Drawing(128, 14, 4, 8, 5.0, 1.5, 2.0, 3.0, 20.0, 1.8)
 
