@@ -15,6 +15,8 @@ from torch import Tensor
 from torch._higher_order_ops.scan import scan
 from torch.nn import functional as F
 
+from .profiled import SCAN, profiled
+
 EXPORTED_CHUNK = 32
 PIECE = 4096
 """Tokens whose powers of `keep` are held at once."""
@@ -32,6 +34,7 @@ def reference(
     return torch.cat(outputs, dim=1), s
 
 
+@profiled(SCAN)
 def damped_average(
     x: Tensor, keep: Tensor, write: Tensor, read: Tensor, state: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:

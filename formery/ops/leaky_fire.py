@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch._higher_order_ops.scan import scan
 
+from .profiled import SCAN, profiled
+
 SHARPNESS = 4.0
 """Of the surrogate's sigmoid."""
 
@@ -56,6 +58,7 @@ def reference(
     return torch.cat(spikes, dim=1), torch.cat(potentials, dim=1)
 
 
+@profiled(SCAN)
 def leaky_fire(
     x: Tensor, potential: Tensor | None = None, threshold: float = 1.0, tau: float = 2.0
 ) -> tuple[Tensor, Tensor]:
