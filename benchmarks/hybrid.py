@@ -13,7 +13,7 @@ from formery.measure import Comparison, Work
 from .record import Record
 from .streams import SPECIAL, Ours, Theirs, compared, fresh_cache, hush, pair, tokens, work_of_prefill, work_of_token
 
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 4, "num_attention_heads": 4},
     "small": {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8, "num_attention_heads": 8},
 }
@@ -61,7 +61,7 @@ def prefill(size: str, batch: int, threads: int, seconds: float) -> tuple[Compar
         "transformers": Work(lambda: theirs(ids, use_cache=True, **fresh_cache(theirs)).logits, macs),
         "formery": Work(lambda: ours(ids, state=ours.new_state(batch, PROMPT)), macs),
     }
-    return compared(works, ours.head.scores.weight.dtype, threads, seconds)
+    return compared(works, next(ours.parameters()).dtype, threads, seconds)
 
 
 def decode(size: str, batch: int, threads: int, seconds: float) -> tuple[Comparison, dict[str, float]]:
@@ -73,4 +73,4 @@ def decode(size: str, batch: int, threads: int, seconds: float) -> tuple[Compari
         "transformers": Work(Theirs(theirs, ids, STEPS), macs),
         "formery": Work(Ours(ours, ids, STEPS), macs),
     }
-    return compared(works, ours.head.scores.weight.dtype, threads, seconds)
+    return compared(works, next(ours.parameters()).dtype, threads, seconds)

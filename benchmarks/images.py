@@ -83,7 +83,7 @@ def pair(name: str) -> tuple[nn.Module, formery.Model]:
 
 def subjects(theirs: nn.Module, ours: nn.Module, images: Tensor):  # type: ignore[no-untyped-def]
     """Forwards by name."""
-    last = copy.deepcopy(theirs).to(memory_format=torch.channels_last)
+    last = copy.deepcopy(theirs).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images_last = images.contiguous(memory_format=torch.channels_last)
     packed = formery.accelerate(copy.deepcopy(ours), pack=True)
     quick = formery.accelerate(copy.deepcopy(theirs))

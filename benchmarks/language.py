@@ -32,9 +32,9 @@ from . import streams
 from .record import Record
 from .streams import SPECIAL, Ours, Theirs, bytes_read, compared, fresh_cache, hush, work_of_prefill, work_of_token
 
-SCALED = {"rescale_prenorm_residual": True, "initializer_range": 0.02}
+SCALED: dict[str, Any] = {"rescale_prenorm_residual": True, "initializer_range": 0.02}
 """As the authors draw them; without it random weights of 24 layers multiply the last digit's rounding by thousands."""
-WIDE = {"hidden_size": 768, **SPECIAL}
+WIDE: dict[str, Any] = {"hidden_size": 768, **SPECIAL}
 MODELS: dict[str, tuple[Any, Any]] = {
     "mamba_130m": (MambaForCausalLM, lambda: MambaConfig(vocab_size=50280, num_hidden_layers=24, **WIDE, **SCALED)),
     "mamba2_130m": (
@@ -196,7 +196,7 @@ def memory(name: str) -> str:
     theirs, ours = pair(name, "float32")
     ctx = NOTHING.but(last=1)
 
-    class Theirs(nn.Module):
+    class LastScores(nn.Module):
         def forward(self, ids: Tensor) -> Tensor:
             return theirs(ids, use_cache=True, logits_to_keep=1, **fresh_cache(theirs)).logits
 
@@ -210,7 +210,7 @@ def memory(name: str) -> str:
             for chunk in ids.split(CHUNK, dim=1):
                 ours(chunk, state=state, ctx=ctx)
 
-    models = {"transformers": Theirs(), "formery": Whole(), f"formery by {CHUNK} tokens": InChunks()}
+    models = {"transformers": LastScores(), "formery": Whole(), f"formery by {CHUNK} tokens": InChunks()}
     held = {who: peak_memory(model, prompt(LONG), warmup=False).activations for who, model in models.items()}
     told = [f"{who} {n / 2**20:,.0f} MiB ({n / held['transformers']:.0%})" for who, n in held.items()]
     return f"{', '.join(told)}; the state alone is {ours.new_state(1, LONG).nbytes() / 2**20:,.0f} MiB"

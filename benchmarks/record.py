@@ -40,7 +40,8 @@ class Record:
 
     name: str
     title: str
-    notes: list[str]
+    notes: str
+    """What stands above the cells, as Markdown."""
     threads: int
     cells: list[Cell] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)

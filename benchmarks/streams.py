@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from formery.interop.transformers import spec_from_config
 from formery.measure import Comparison, Work, compare, count_macs
 from formery.measure.inputs import without_values
 
-SPECIAL = dict.fromkeys(("pad_token_id", "eos_token_id", "bos_token_id"))
+SPECIAL: dict[str, Any] = dict.fromkeys(("pad_token_id", "eos_token_id", "bos_token_id"))
 """Tokens without a meaning, so that transformers' configs take any vocabulary."""
 CLOSE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 """Largest difference of scores, in units of the largest."""
@@ -84,7 +84,7 @@ def work_of_prefill(model: formery.Model, ids: Tensor, last: int | None = None) 
     """Multiply-accumulates of reading `ids`, with the scores of the `last` tokens (None: of all)."""
     macs = count_macs(model, ids).total
     unscored = 0 if last is None else ids.numel() - last * len(ids)
-    return macs - unscored * model.head.scores.weight.numel()
+    return macs - unscored * model.head.scores.weight.numel()  # type: ignore[operator,union-attr]
 
 
 def work_of_token(model: formery.Model, ids: Tensor) -> int:
@@ -119,6 +119,3 @@ def compared(
         if errors[name] > allowed:
             raise AssertionError(f"{name} differs by {errors[name]:.1e}, allowed is {allowed:.1e}")
     return compare(works, threads=threads, seconds=seconds / 2, least=3, warmup=1), errors
-
-
-Measure = Callable[[], tuple[Comparison, dict[str, float]]]
