@@ -41,15 +41,15 @@ def command(
 
     import torch
 
-    from ..measure import characterize as room
+    from ..measure.characterize import characterize, lengths_between, plot
 
     place = _device(device)
     curves = []
     for subject in subjects:
         model = open_model(subject, changes).to(place)
         model = model.to(torch.bfloat16) if bf16 else model
-        curve = room.characterize(
-            model, room.lengths_between(first, last), name=subject.text, seconds=seconds, threads=threads,
+        curve = characterize(
+            model, lengths_between(first, last), name=subject.text, seconds=seconds, threads=threads,
             say=lambda text: say(text, stderr=True),
         )  # fmt: skip
         curves.append(curve)
@@ -58,7 +58,7 @@ def command(
         from ..files import write_json
 
         write_json(out / "characterize.json", facts)
-        room.plot(curves, out / "characterize.png")
+        plot(curves, out / "characterize.png")
     if as_json:
         emit(facts)
         return

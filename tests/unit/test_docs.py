@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 import torch
 
-from formery import registry
+from formery import measure, registry
+from formery.interop.transformers import model_types
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PATH = re.compile(r"`(formery(?:\.\w+){2,})")
+"""A place inside a room of the package, as pages write it; a call may follow."""
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -64,6 +69,27 @@ def test_shown_commands_exist(command: str) -> None:
     start = [sys.executable, "-c", "from formery.cli import main; main()", command, "--help"]
     done = subprocess.run(start, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def paths() -> list[str]:
+    return sorted({path for page in PAGES for path in PATH.findall(page.read_text())})
+
+
+@pytest.mark.parametrize("path", paths())
+def test_shown_places_exist(path: str) -> None:
+    assert resolve_name(path) is not None
+
+
+def test_the_configs_that_are_read_are_listed() -> None:
+    (listed,) = re.findall(r"Known are (.*?)\.", (ROOT / "docs" / "generate.md").read_text(), re.DOTALL)
+    assert re.findall(r"`(\w+)`", listed) == model_types()
+
+
+def test_all_that_measures_is_listed() -> None:
+    cells = re.findall(r"^\| (`.*?`) \|", (ROOT / "docs" / "measure.md").read_text(), re.MULTILINE)
+    listed = {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
+    measures = {name for name in measure.__all__ if inspect.isfunction(getattr(measure, name))}
+    assert listed == measures
 
 
 def test_the_part_in_twenty_lines_does_what_it_says() -> None:
