@@ -47,7 +47,7 @@ def operator_split(call: Callable[[], Any], *, warmup: bool = True) -> dict[str,
     with quiet(), profile(activities=activities) as profiler:
         call()
     # A kernel stands there twice: alone, and with the operator that launched it, whose class is known.
-    events = [event for event in profiler.events() if event.device_type == torch.autograd.DeviceType.CPU]
+    events = [event for event in profiler.events() if event.device_type.name == "CPU"]
     spent = [event.self_device_time_total for event in events]
     if not any(spent):
         spent = [event.self_cpu_time_total for event in events]
