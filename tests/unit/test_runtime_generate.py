@@ -9,6 +9,7 @@ from typing import Any
 
 import tests.tvshim  # noqa: F401 # before transformers
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -403,17 +404,56 @@ def test_which_tokenizer(tmp_path: Path) -> None:
         ("a", {"temperature": 1.0, "top_p": 0.0}, "top_p is above 0"),
         ("a", {"temperature": 1.0, "min_p": 1.5}, "min_p is at least 0"),
         ("a", {"stop": [""]}, "at least one letter"),
+        ("a", {"stop": 5}, "at least one letter each, got 5"),
+        (torch.zeros(0, 3, dtype=torch.long), {}, "no prompt is given"),
+        (torch.zeros(3, 0, dtype=torch.long), {}, "a prompt is empty"),
+        (torch.ones(1, 3), {}, r"whole numbers of tokens, got torch\.float32"),
+        (torch.ones(1, 3, dtype=torch.bool), {}, r"got torch\.bool"),
+        ([[1.5]], {}, r"a token of a prompt is a whole number, got 1\.5"),
+        ([["1"]], {}, "a token of a prompt is a whole number, got '1'"),
+        ([None], {}, "a prompt is a text or a list of token numbers, got None"),
+        (None, {}, "got NoneType"),
+        ({"input_ids": [[1]]}, {}, "got dict"),
+        ("a", {"top_q": 3}, "generation takes no option 'top_q'; did you mean top_p or top_k"),
+        ("a", {"max_new_tokens": 2.5}, r"max_new_tokens is a whole number of at least 1, got 2\.5"),
+        ("a", {"max_new_tokens": "3"}, "max_new_tokens is a whole number of at least 1, got '3'"),
+        ("a", {"max_new_tokens": True}, "max_new_tokens is a whole number of at least 1, got True"),
+        ("a", {"chunk": None}, "chunk is a whole number of at least 1, got None"),
+        ("a", {"temperature": 1.0, "top_k": 2.5}, r"top_k is a whole number of at least 1, got 2\.5"),
+        ("a", {"temperature": "hot"}, "temperature is a number, got 'hot'"),
+        ("a", {"temperature": 1.0, "top_p": "most"}, "top_p is a number, got 'most'"),
+        ("a", {"seed": 0.5}, r"seed is a whole number, got 0\.5"),
+        ("a", {"seed": 2**70}, "seed is at most"),
+        ("a", {"end": 5}, "end is a list of token numbers, got 5"),
+        ("a", {"end": ["x"]}, "a token of end is a whole number, got 'x'"),
+        ("a", {"end": [256]}, "token 256 of end is none of the model's, which are 0 to 255"),
+        ("a", {"tokenizer": "gpt2"}, r"tokenizer is one of formery's, got str; open_tokenizer\(folder\)"),
     ],
 )
 def test_mistakes(prompts: Any, options: dict[str, Any], says: str) -> None:
-    with pytest.raises(BadSpec, match=says) as caught:
-        generate(model_of("attention", vocab=256), prompts, **options)
-    assert "\n" not in str(caught.value)
+    """Before anything is read, and before the first piece is asked for."""
+    model = model_of("attention", vocab=256)
+    model.register_forward_pre_hook(lambda *_: pytest.fail("something was read"))
+    for start in (generate, stream):
+        with pytest.raises(BadSpec, match=says) as caught:
+            start(model, prompts, **options)
+        assert "\n" not in str(caught.value)
+
+
+def test_numbers_of_other_libraries() -> None:
+    model, ids = model_of("attention"), np.array([[3, 1], [4, 1]])
+    wanted = [one.tokens for one in generate(model, ids.tolist(), max_new_tokens=3)]
+    for prompts in (ids, list(ids), torch.from_numpy(ids), torch.from_numpy(ids).to(torch.uint8)):
+        assert [one.tokens for one in generate(model, prompts, max_new_tokens=np.int64(3))] == wanted
+    generate(model, ids, max_new_tokens=1, temperature=np.float32(0.5), top_k=np.int64(2), seed=np.int64(7))
 
 
 def test_models_that_cannot(tmp_path: Path) -> None:
     with pytest.raises(CannotRun, match="does not stream"):
         generate(formery.create_model("vit_tiny", img_size=32), [[1]])
+    for other in (nn.Linear(2, 2), "olmo_hybrid_tiny"):
+        with pytest.raises(CannotRun, match=f"formery generates with its own models, got {type(other).__name__}"):
+            generate(other, [[1]])  # type: ignore[arg-type]
     damaged = model_of("attention")
     with torch.no_grad():
         damaged.head.scores.weight.fill_(torch.nan)

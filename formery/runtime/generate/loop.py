@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ...context import NOTHING, Stream
-from ...errors import BadSpec
 from ...measure.running import evaluating
 from ...model import Model
+from .given import check_model, check_options, check_tokenizer, ends_of, prompts_of, seed_of, tokens_of, whole
 from .sampling import Chooser, Sampling
 from .stops import Stops
 from .tokenizers import Tokenizer, Unfolding, tokenizer_of
@@ -78,6 +78,7 @@ class Options(TypedDict, total=False):
 
 def generate(model: Model, prompts: Prompts, **options: Unpack[Options]) -> list[Generated]:
     """Everything that `stream` gives for the same arguments: one `Generated` a prompt, in their order."""
+    check_options(options, Options.__annotations__)
     run = _Run(model, prompts, **options)
     for _ in run:
         pass
@@ -89,8 +90,10 @@ def stream(model: Model, prompts: Prompts, **options: Unpack[Options]) -> Iterat
 
     The state, for the longest prompt and `max_new_tokens`, is taken at once. Prompts of different lengths stand in one
     batch with padding in front. CannotRun for a model that does not stream, whose positions end before the last token,
-    or that has no tokenizer for texts; BadSpec for options, prompts or tokens out of range.
+    or that has no tokenizer for texts, and for one that is not formery's; BadSpec for unknown options, and for options,
+    prompts or tokens of another kind or out of range.
     """
+    check_options(options, Options.__annotations__)
     return iter(_Run(model, prompts, **options))
 
 
@@ -138,21 +141,21 @@ class _Run:
         chunk: int = CHUNK,
         tokenizer: Tokenizer | None = None,
     ) -> None:
-        for name, value in (("max_new_tokens", max_new_tokens), ("chunk", chunk)):
-            if value < 1:
-                raise BadSpec(f"{name} is at least 1, got {value}")
-        self.model, self.chunk, self.length = model, chunk, max_new_tokens
-        texts = isinstance(prompts, str) or (
-            not isinstance(prompts, Tensor) and any(isinstance(p, str) for p in prompts)
-        )
-        if tokenizer is None and (texts or stop):
+        check_model(model)
+        self.model, self.chunk = model, whole("chunk", chunk, 1)
+        self.length = whole("max_new_tokens", max_new_tokens, 1)
+        given, vocab = prompts_of(prompts), model.num_classes
+        if tokenizer is not None:
+            check_tokenizer(tokenizer)
+        elif stop or any(isinstance(prompt, str) for prompt in given):
             tokenizer = tokenizer_of(model)
-        rows = [_checked(p, model.num_classes) for p in _tokens(prompts, tokenizer)]
+        rows = [tokens_of(prompt, tokenizer, vocab) for prompt in given]
         self.rows = [_Row(prompt, tokenizer, stop) for prompt in rows]
-        self.ends = frozenset(end if end is not None else () if tokenizer is None else tokenizer.end)
-        self.choose = Chooser(Sampling(temperature, top_k, top_p, min_p), seed, len(rows))
+        own = frozenset[int]() if tokenizer is None else tokenizer.end
+        self.ends = own if end is None else ends_of(end, vocab)
+        self.choose = Chooser(Sampling(temperature, top_k, top_p, min_p), seed_of(seed), len(rows))
         self.longest = max(map(len, rows))
-        self.state = model.new_state(len(rows), self.longest + max_new_tokens - 1)
+        self.state = model.new_state(len(rows), self.longest + self.length - 1)
 
     def results(self) -> list[Generated]:
         """What has come of every row that is over."""
@@ -200,33 +203,3 @@ class _Run:
         with evaluating(self.model), torch.inference_mode():
             scores: Tensor = self.model(ids.to(device), ctx=NOTHING.but(padding=padding, last=int(last)), state=state)
         return scores[:, -1] if last else scores
-
-
-def _tokens(prompts: Prompts, tokenizer: Tokenizer | None) -> list[list[int]]:
-    if isinstance(prompts, Tensor):
-        if prompts.dim() != 2:
-            raise BadSpec(f"prompts are tokens (batch, length), got {list(prompts.shape)}")
-        return prompts.tolist()
-    if isinstance(prompts, str):
-        prompts = [prompts]
-    rows = []
-    for prompt in prompts:
-        if isinstance(prompt, str):
-            assert tokenizer is not None
-            rows.append(tokenizer.encode(prompt))
-        elif isinstance(prompt, int):
-            raise BadSpec("prompts are several; put the tokens of one into a list of their own")
-        else:
-            rows.append([int(token) for token in prompt])
-    if not rows:
-        raise BadSpec("no prompt is given; give at least one")
-    return rows
-
-
-def _checked(prompt: list[int], vocab: int) -> list[int]:
-    if not prompt:
-        raise BadSpec("a prompt is empty; give it at least one token to go on from")
-    if not 0 <= min(prompt) <= max(prompt) < vocab:
-        wrong = next(token for token in prompt if not 0 <= token < vocab)
-        raise BadSpec(f"token {wrong} of a prompt is none of the model's, which are 0 to {vocab - 1}")
-    return prompt

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...errors import BadSpec, CannotRun
+from .given import check_number, whole
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,13 @@ class Sampling:
     min_p: float | None = None
 
     def __post_init__(self) -> None:
+        if self.top_k is not None:
+            whole("top_k", self.top_k, 1)
+        for name in ("temperature", "top_p", "min_p"):
+            if (value := getattr(self, name)) is not None or name == "temperature":
+                check_number(name, value)
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
             raise BadSpec(f"temperature is at least 0 (0 takes the likeliest token), got {self.temperature}")
-        if self.top_k is not None and self.top_k < 1:
-            raise BadSpec(f"top_k is at least 1, got {self.top_k}")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise BadSpec(f"top_p is above 0 and at most 1, got {self.top_p}")
         if self.min_p is not None and not 0 <= self.min_p <= 1:

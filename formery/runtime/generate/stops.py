@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ...errors import BadSpec
 
@@ -13,8 +13,8 @@ class Stops:
     def __init__(self, stops: Sequence[str] = ()) -> None:
         if isinstance(stops, str):
             stops = [stops]
-        if not all(isinstance(stop, str) and stop for stop in stops):
-            raise BadSpec("a stop string has at least one letter")
+        if not isinstance(stops, Iterable) or not all(isinstance(stop, str) and stop for stop in stops):
+            raise BadSpec(f"stop strings are texts of at least one letter each, got {stops!r}")
         self.stops = tuple(stops)
         self.held = ""
         self.stopped = False
