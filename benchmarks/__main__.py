@@ -10,7 +10,7 @@ import time
 from importlib import import_module
 from pathlib import Path
 
-TABLES = ("images", "hybrid", "language")
+TABLES = ("images", "hybrid", "language", "decoding")
 
 
 def main() -> int:
