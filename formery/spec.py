@@ -236,6 +236,16 @@ def _checked(function: Callable[..., Any], option: str, value: Any, where: str) 
         raise BadSpec(f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}, got {value!r}") from None
 
 
+def checked(function: Callable[..., Any], given: Mapping[str, Any], where: str) -> Node:
+    """Options `given` to a function that is no part, each as its hint says; BadSpec names the place of one that is not,
+    or that the function does not have."""
+    known = options(function)
+    for name in given:
+        if name not in known:
+            raise BadSpec(f"{where} takes no option {name!r}; {registry.nearest(name, known)}")
+    return {name: _checked(function, name, value, f"{where}.{name}") for name, value in given.items()}
+
+
 def located(error: BadSpec, where: str) -> BadSpec:
     """The error with its dotted place in front, once."""
     if getattr(error, "located", False):

@@ -33,16 +33,13 @@ def command(
     """
     from .. import registry
     from ..errors import BadSpec
+    from ..spec import checked
 
     make = registry.find("probe", task)
     given = changes_of(options)
-    known = options_of(make)
-    for name in given:
-        if name not in known:
-            raise BadSpec(f"{task} takes no option {name!r}; {registry.nearest(name, known)}")
     if len(set(models)) < len(models):
         raise BadSpec("give each layout once")
-    probe = make(**given)
+    probe = make(**checked(make, given, task))
 
     from ..training import probing
 
@@ -69,13 +66,6 @@ def command(
     rows.append(("chance", "", *[f"{100 * found['chance']:.1f} %"] * len(sizes)))
     title = f"{task}: right answers by {found['unit']} (trained on {', '.join(map(str, found['trained']))})"
     table(title, ("model", "parameters", *sizes), rows, right=range(1, len(sizes) + 2))
-
-
-def options_of(make: Any) -> list[str]:
-    """Names of a probe's options."""
-    import inspect
-
-    return list(inspect.signature(make).parameters)
 
 
 def _kept(out: Path, identity: dict[str, Any]) -> Any:

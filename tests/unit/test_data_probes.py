@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -157,14 +158,63 @@ def test_pathfinder_tells_nothing_by_its_ink() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "options"),
+    ("name", "options", "says"),
     [
-        ("mqar", {"vocab": 16}),
-        ("phonebook", {"names": 3}),
-        ("permutations", {"things": 9}),
-        ("listops", {"max_depth": 1}),
+        ("mqar", {"vocab": 16}, "vocab=16 has 7 keys for 32 pairs"),
+        ("mqar", {"power": 0}, r"mqar\.power: input should be greater than 0, got 0"),
+        ("mqar", {"power": float("nan")}, r"mqar\.power: .*nan"),
+        ("mqar", {"spread": 0}, r"mqar\.spread: "),
+        ("mqar", {"sizes": []}, r"mqar\.sizes: "),
+        ("mqar", {"sizes": 4}, r"mqar\.sizes: "),
+        ("mqar", {"trained": [0]}, r"mqar\.trained\.0: "),
+        ("mqar", {"voca": 3}, "mqar takes no option 'voca'; did you mean vocab"),
+        ("phonebook", {"names": 3}, "names=3 are too few"),
+        ("phonebook", {"digits": 0}, r"phonebook\.digits: input should be greater than or equal to 1, got 0"),
+        ("phonebook", {"mode": "x"}, r"phonebook\.mode: input should be 'standard' or 'reversed', got 'x'"),
+        ("induction", {"vocab": 0}, r"induction\.vocab: "),
+        ("induction", {"sizes": [3]}, "induction: two marks with tokens between them need sizes of at least 4, got 3"),
+        ("needle", {"digits": 0}, r"needle\.digits: "),
+        ("needle", {"digits": 2, "trained": [6]}, "of 2 digits and its question need sizes of at least 7, got 6"),
+        ("copy", {"vocab": 0}, r"copy\.vocab: "),
+        ("selective_copy", {"vocab": 0}, r"selective_copy\.vocab: "),
+        ("selective_copy", {"remembered": 0}, r"selective_copy\.remembered: "),
+        ("selective_copy", {"sizes": [7]}, "8 tokens to remember need sizes of at least 8, got 7"),
+        ("permutations", {"things": 9}, "things is 2 to 5, got 9"),
+        ("permutations", {"things": 3.5}, r"permutations\.things: "),
+        ("parity", {"sizes": [2.5]}, r"parity\.sizes\.0: "),
+        ("listops", {"max_depth": 1}, r"listops\.max_depth: "),
+        ("listops", {"sizes": [4]}, "listops: .* need sizes of at least 5, got 4"),
+        ("listops", {"max_depth": 2, "max_args": 2}, "they have 4 tokens at most, too few for 128"),
+        ("pathfinder", {"sizes": [11]}, "pathfinder: paths need sizes of at least 12, got 11"),
+        ("topics_text", {"sizes": [1]}, r"topics_text\.sizes\.0: "),
+        ("topics_retrieval", {"trained": [1]}, r"topics_retrieval\.trained\.0: "),
+        ("digits_pixels", {"sizes": [12]}, r"digits_pixels\.sizes\.0: input should be a multiple of 8, got \[12\]"),
+        ("digits_pixels", {"trained": [4]}, r"digits_pixels\.trained\.0: input should be a multiple of 8, got \[4\]"),
     ],
 )
-def test_options_that_cannot_be(name: str, options: dict[str, int]) -> None:
-    with pytest.raises(BadSpec):
+def test_options_that_cannot_be(name: str, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(BadSpec, match=says) as caught:
         registry.find("probe", name)(**options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("induction", {"trained": [4]}),
+        ("needle", {"digits": 2, "trained": [7]}),
+        ("selective_copy", {"remembered": 3, "trained": [3]}),
+        ("listops", {"trained": [5]}),
+        ("digits_pixels", {"trained": [24]}),
+        ("topics_text", {"trained": [2]}),
+        ("topics_retrieval", {"trained": [2]}),
+        ("copy", {"vocab": 2, "trained": [1]}),
+        ("phonebook", {"digits": 1, "names": 32, "trained": [1]}),
+    ],
+)
+def test_the_smallest_sizes_are_drawn_as_they_are(name: str, options: dict[str, Any]) -> None:
+    probe = registry.find("probe", name)(**options)
+    (size,) = probe.trained
+    ids, targets = probe.draw(0, 0, 16, size)
+    assert ids.shape == targets.shape == (16, probe.tokens(size))
+    assert ((targets != IGNORED).sum(1) >= 1).all()

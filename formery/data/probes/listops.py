@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+from pydantic import Field
 
 from ...errors import BadSpec
-from .probe import Probe, nothing_counts
+from .probe import Probe, Sizes, checked, long_enough, nothing_counts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,20 +56,34 @@ def expressions(
             yield ids, value
 
 
+def longest_of(max_depth: int, max_args: int) -> int:
+    """Tokens of the longest expression."""
+    length = 1
+    for _ in range(max_depth - 1):
+        length = 2 + max_args * length
+    return length
+
+
+@checked
 def listops(
     *,
-    max_depth: int = 4,
-    max_args: int = 4,
-    sizes: Sequence[int] = (32, 64, 128),
-    trained: Sequence[int] = (16, 32, 64),
+    max_depth: Annotated[int, Field(ge=2)] = 4,
+    max_args: Annotated[int, Field(ge=2)] = 4,
+    sizes: Sizes = (32, 64, 128),
+    trained: Sizes = (16, 32, 64),
 ) -> Probe:
     """Expressions of at most so many tokens, and their value at the end.
 
     A size is a length; shorter expressions have padding in front. The Arena's own are of 500 to 2000 tokens, depth 10
     and 10 arguments (`expressions` with its defaults).
     """
-    if max_depth < 2 or max_args < 2:
-        raise BadSpec(f"max_depth and max_args are at least 2, got {max_depth} and {max_args}")
+    long_enough("listops", 5, sizes, trained, "an operator with two digits and what asks for its value")
+    most = longest_of(max_depth, max_args)
+    if (largest := max(*sizes, *trained)) // 4 >= most:
+        raise BadSpec(
+            f"listops: expressions fill a quarter of a size, with max_depth={max_depth} and max_args={max_args} they "
+            f"have {most} tokens at most, too few for {largest}; allow more or ask for a smaller one"
+        )
 
     def draw(seed: int, step: int, batch: int, size: int) -> tuple[Tensor, Tensor]:
         import torch

@@ -5,16 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from .. import chance
-from .probe import JUDGED, Probe, integers, nothing_counts
+from .probe import JUDGED, Probe, checked, integers, nothing_counts
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+Pairs = Annotated[Sequence[Annotated[int, Field(ge=2)]], Field(min_length=1)]
+"""Sizes of what has two halves."""
 BYTES = 256
 ASK = BYTES
 NO, YES = BYTES + 1, BYTES + 2
@@ -68,7 +71,8 @@ def _asked(ids: Tensor, yes: Tensor) -> tuple[Tensor, Tensor]:
     return ids, targets
 
 
-def topics_text(*, sizes: Sequence[int] = (128, 256, 512), trained: Sequence[int] = (64, 128, 256)) -> Probe:
+@checked
+def topics_text(*, sizes: Pairs = (128, 256, 512), trained: Pairs = (64, 128, 256)) -> Probe:
     """A stretch of help text as bytes: do its halves stand in their order? A size is a length."""
 
     def draw(seed: int, step: int, batch: int, size: int) -> tuple[Tensor, Tensor]:
@@ -83,7 +87,8 @@ def topics_text(*, sizes: Sequence[int] = (128, 256, 512), trained: Sequence[int
     return Probe("topics_text", BYTES + 3, draw, tuple(sizes), tuple(trained), "bytes", 0.5, lambda n: n + 1)
 
 
-def topics_retrieval(*, sizes: Sequence[int] = (128, 256, 512), trained: Sequence[int] = (64, 128, 256)) -> Probe:
+@checked
+def topics_retrieval(*, sizes: Pairs = (128, 256, 512), trained: Pairs = (64, 128, 256)) -> Probe:
     """Two stretches of help text as bytes: are they of one topic? A size is the length of both together."""
 
     def draw(seed: int, step: int, batch: int, size: int) -> tuple[Tensor, Tensor]:
@@ -103,6 +108,9 @@ def topics_retrieval(*, sizes: Sequence[int] = (128, 256, 512), trained: Sequenc
 
 LEVELS = 17
 """Grey values of scikit-learn's digits."""
+SIDE = 8
+"""Of these digits, in pixels."""
+Sides = Annotated[Sequence[Annotated[int, Field(gt=0, multiple_of=SIDE)]], Field(min_length=1)]
 
 
 @cache
@@ -113,7 +121,8 @@ def _digits() -> tuple[Any, Any]:
     return found.images.astype(np.int64), found.target.astype(np.int64)
 
 
-def digits_pixels(*, sizes: Sequence[int] = (8, 16, 32), trained: Sequence[int] = (8, 16)) -> Probe:
+@checked
+def digits_pixels(*, sizes: Sides = (8, 16, 32), trained: Sides = (8, 16)) -> Probe:
     """Handwritten digits, each pixel repeated to the side asked for, as rows of pixels; the digit at the end.
 
     A size is a side (a multiple of 8): 32 gives the 1,024 tokens of the Arena's image task. Every fifth image is kept
@@ -127,7 +136,7 @@ def digits_pixels(*, sizes: Sequence[int] = (8, 16, 32), trained: Sequence[int] 
         kept = np.arange(len(images)) % 5 == 0
         mine = np.flatnonzero(kept if step >= JUDGED else ~kept)
         chosen = mine[chance.integers(seed, "digits_pixels", step, batch, len(mine))]
-        times = max(1, size // 8)
+        times = size // SIDE
         pixels = images[chosen].repeat(times, 1).repeat(times, 2).reshape(batch, -1)
         ids = torch.cat([torch.from_numpy(pixels), torch.full((batch, 1), LEVELS + 10)], dim=1)
         targets = nothing_counts(ids)
@@ -135,4 +144,4 @@ def digits_pixels(*, sizes: Sequence[int] = (8, 16, 32), trained: Sequence[int] 
         return ids, targets
 
     return Probe("digits_pixels", LEVELS + 11, draw, tuple(sizes), tuple(trained), "pixels a side", 0.1,
-                 lambda n: (n // 8 * 8) ** 2 + 1)  # fmt: skip
+                 lambda n: n**2 + 1)  # fmt: skip

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import BadSpec
-from .probe import Probe, nothing_counts
+from .probe import Probe, Sizes, checked, long_enough, nothing_counts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -147,11 +146,11 @@ def _rendered(canvas: _Canvas, discs: Sequence[tuple[float, float, float]]) -> N
     return np.asarray(image.resize((drawing.side, drawing.side), Image.Resampling.LANCZOS))
 
 
-def pathfinder(*, sizes: Sequence[int] = (16, 24, 32), trained: Sequence[int] = (16,)) -> Probe:
+@checked
+def pathfinder(*, sizes: Sizes = (16, 24, 32), trained: Sizes = (16,)) -> Probe:
     """Pictures as rows of pixels in 16 grey values, and the answer at the end. A size is a side: 32 with paths of 14
     paddles is the Arena's hard task; smaller pictures have shorter paths."""
-    if min(*sizes, *trained) < 12:
-        raise BadSpec("a picture of pathfinder has a side of at least 12")
+    long_enough("pathfinder", 12, sizes, trained, "paths")
 
     def draw(seed: int, step: int, batch: int, size: int) -> tuple[Tensor, Tensor]:
         import torch

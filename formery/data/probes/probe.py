@@ -6,13 +6,24 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
+from pydantic import Field
+
+from ... import spec
 from ...errors import BadSpec
 from .. import chance
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+P = ParamSpec("P")
+Count = Annotated[int, Field(ge=1)]
+Kinds = Annotated[int, Field(ge=2)]
+"""How many tokens there are to choose from: of one kind there is nothing to tell."""
+Sizes = Annotated[Sequence[Count], Field(min_length=1)]
+"""Difficulties."""
 
 IGNORED = -100
 """The target of tokens that do not count."""
@@ -46,6 +57,22 @@ class Probe:
     def __post_init__(self) -> None:
         if not self.sizes or not self.trained or min(*self.sizes, *self.trained) < 1:
             raise BadSpec(f"{self.name}: sizes are at least 1, got {self.sizes} and {self.trained}")
+
+
+def checked(make: Callable[P, Probe]) -> Callable[P, Probe]:
+    """A probe's function whose options are what their hints say, or BadSpec names the one that is not."""
+
+    @wraps(make)
+    def call(*args: P.args, **given: P.kwargs) -> Probe:
+        return make(*args, **spec.checked(make, given, make.__name__))
+
+    return call
+
+
+def long_enough(name: str, least: int, sizes: Sequence[int], trained: Sequence[int], why: str) -> None:
+    """BadSpec where a size is below the `least` that holds what is asked."""
+    if min(*sizes, *trained) < least:
+        raise BadSpec(f"{name}: {why} need sizes of at least {least}, got {min(*sizes, *trained)}")
 
 
 class ProbeData:

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from ...errors import BadSpec
 from .. import chance
-from .probe import IGNORED, Probe, integers, nothing_counts, orders
+from .probe import IGNORED, Count, Kinds, Probe, Sizes, checked, integers, long_enough, nothing_counts, orders
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+@checked
 def mqar(
     *,
     vocab: int = 256,
-    power: float = 0.01,
+    power: Annotated[float, Field(gt=0)] = 0.01,
     fillers: bool = False,
-    spread: int = 4,
-    sizes: Sequence[int] = (4, 8, 16, 32),
-    trained: Sequence[int] = (4, 8, 16),
+    spread: Count = 4,
+    sizes: Sizes = (4, 8, 16, 32),
+    trained: Sizes = (4, 8, 16),
 ) -> Probe:
     """Multi-query associative recall (Zoology, arXiv 2312.04927): pairs of keys and values, then the keys again.
 
@@ -34,8 +35,6 @@ def mqar(
     most = max(*sizes, *trained)
     if vocab // 2 - 1 < most:
         raise BadSpec(f"vocab={vocab} has {vocab // 2 - 1} keys for {most} pairs; take a larger one")
-    if spread < 1:
-        raise BadSpec(f"spread is at least 1, got {spread}")
 
     def draw(seed: int, step: int, batch: int, size: int) -> tuple[Tensor, Tensor]:
         import torch
@@ -89,13 +88,14 @@ DIGITS = 10
 SEPARATOR, QUESTION = 10, 11
 
 
+@checked
 def phonebook(
     *,
     mode: Literal["standard", "reversed"] = "standard",
-    names: int = 64,
-    digits: int = 4,
-    sizes: Sequence[int] = (2, 4, 8, 16, 32),
-    trained: Sequence[int] = (2, 4, 8),
+    names: Count = 64,
+    digits: Count = 4,
+    sizes: Sizes = (2, 4, 8, 16, 32),
+    trained: Sizes = (2, 4, 8),
 ) -> Probe:
     """A list of names with numbers, and the number of one of them (arXiv 2406.07887, section 3.3.3).
 
@@ -129,16 +129,15 @@ def phonebook(
     )  # fmt: skip
 
 
-def induction(
-    *, vocab: int = 16, sizes: Sequence[int] = (64, 128, 256, 512), trained: Sequence[int] = (16, 32, 64)
-) -> Probe:
+@checked
+def induction(*, vocab: Kinds = 16, sizes: Sizes = (64, 128, 256, 512), trained: Sizes = (16, 32, 64)) -> Probe:
     """Induction heads (arXiv 2312.00752, section 4.1.2): noise, somewhere a mark and a token behind it, at the end the
     mark again; the answer is that token. A size is a length."""
+    long_enough("induction", 4, sizes, trained, "two marks with tokens between them")
 
     def draw(seed: int, step: int, batch: int, size: int) -> tuple[Tensor, Tensor]:
-        length = max(size, 4)
-        ids = 1 + integers(seed, "induction", step, (batch, length), vocab)
-        at = integers(seed, "induction place", step, (batch, 1), length - 3)
+        ids = 1 + integers(seed, "induction", step, (batch, size), vocab)
+        at = integers(seed, "induction place", step, (batch, 1), size - 3)
         answer = ids.gather(1, at + 1)
         ids = ids.scatter(1, at, 0)
         ids[:, -1] = 0
@@ -154,23 +153,24 @@ HAY, MARK, ASK = 16, 16, 17
 KEYS = 16
 
 
+@checked
 def needle(
     *,
-    digits: int = 2,
+    digits: Count = 2,
     depth: float | None = None,
-    sizes: Sequence[int] = (64, 128, 256, 512),
-    trained: Sequence[int] = (24, 32, 64),
+    sizes: Sizes = (64, 128, 256, 512),
+    trained: Sizes = (24, 32, 64),
 ) -> Probe:
     """A needle in a haystack: hay from a Markov chain, a mark, a key and digits at `depth` of the length (0 the start,
     1 the end; anywhere unless given), and at the end a question with the key. A size is a length."""
     if depth is not None and not 0 <= depth <= 1:
         raise BadSpec(f"depth lies in 0..1, got {depth}")
+    long_enough("needle", 2 * digits + 3, sizes, trained, f"a needle of {digits} digits and its question")
 
     def draw(seed: int, step: int, batch: int, size: int) -> tuple[Tensor, Tensor]:
         import torch
 
-        tail = 1 + digits  # question, key and all but the last digit
-        hay = max(size - tail, digits + 3)
+        hay = size - (1 + digits)  # question, key and all but the last digit stand behind it
         steps = integers(seed, "needle hay", step, (batch, hay), 4)
         ids = (steps * steps + 1).cumsum(1) % HAY
         room = hay - (2 + digits)

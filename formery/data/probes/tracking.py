@@ -8,19 +8,21 @@ from typing import TYPE_CHECKING
 
 from ...errors import BadSpec
 from .. import drawn
-from .probe import Probe, integers
+from .probe import Probe, Sizes, checked, integers
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def parity(*, sizes: Sequence[int] = (32, 64, 128, 256), trained: Sequence[int] = (8, 16, 32)) -> Probe:
+@checked
+def parity(*, sizes: Sizes = (32, 64, 128, 256), trained: Sizes = (8, 16, 32)) -> Probe:
     """Bits, and at each the parity of all so far (arXiv 2411.12537): needs negative eigenvalues in a linear recurrence.
     A size is a length."""
     return Probe("parity", 2, drawn.parity, tuple(sizes), tuple(trained), "tokens", 0.5)
 
 
-def permutations(*, things: int = 3, sizes: Sequence[int] = (16, 32, 64), trained: Sequence[int] = (4, 8, 16)) -> Probe:
+@checked
+def permutations(*, things: int = 3, sizes: Sizes = (16, 32, 64), trained: Sizes = (4, 8, 16)) -> Probe:
     """Permutations of `things` things, and at each what all so far compose to (the word problem of the symmetric group;
     arXiv 2404.08819). With five things no constant-depth circuit of the kind attention is solves it. A size is a
     length."""
