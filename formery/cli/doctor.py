@@ -20,6 +20,7 @@ ADDS = {
     "hf": "checkpoints of transformers, tokenizers",
     "timm": "rewrites and comparisons on timm's models",
     "export": "ONNX export, int8, predict with .onnx files",
+    "gpu": "kernels for recurrences on GPUs",
     "test": "the test suite and linters",
     "docs": "the documentation's pages",
 }

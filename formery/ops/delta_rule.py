@@ -39,4 +39,4 @@ def delta_rule(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, state: Tensor | No
         dtype = torch.promote_types(v.dtype, torch.float32)
         state = v.new_zeros(v.shape[0], v.shape[2], k.shape[-1], v.shape[-1], dtype=dtype)
     start = state
-    return without_autocast(v, lambda: chunked(q, k, v, beta, start))
+    return without_autocast(v, lambda: gated.by_chunks(q, k, v, None, beta, start))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import backend
 from .chunked import backward, forward
 from .reference import working_dtype
 
@@ -18,7 +19,11 @@ CHUNK = 64
 
 @torch.library.custom_op("formery::gated_delta_rule", mutates_args=())
 def compiled(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """`chunked` as an operator."""
+    """`chunked`, or `fused`, as an operator."""
+    if backend.takes_kernels(q, k, v, g, beta, state, fits=k.shape[-1] <= backend.KEYS):
+        from ..kernels import delta_rule as kernels
+
+        return kernels.forward(q, k, v, g, beta, state)
     return forward((q, k, v, g, beta), state, CHUNK)
 
 
@@ -36,6 +41,12 @@ def compiled_backward(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor, d_o: Tensor, d_state: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of the six inputs; the states between chunks are computed again."""
+    if backend.takes_kernels(q, k, v, g, beta, state, fits=k.shape[-1] <= backend.KEYS):
+        from ..kernels import delta_rule as kernels
+
+        d_q, d_k, d_v, d_g, d_beta, d_first = kernels.backward(q, k, v, g, beta, state, d_o, d_state)
+        assert d_g is not None  # there is a g
+        return d_q, d_k, d_v, d_g, d_beta, d_first
     boundaries: list[Tensor] = []
     forward((q, k, v, g, beta), state, CHUNK, boundaries)
     dq, dk, dv, dg, dbeta, before = backward((q, k, v, g, beta), boundaries, CHUNK, d_o, d_state)

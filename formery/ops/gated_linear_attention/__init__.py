@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .. import backend
 from ..forms import one, transformed, without_autocast
 from ..profiled import SCAN, profiled
 from .chunked import chunked
@@ -57,7 +58,11 @@ def _fastest(q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, state: Tensor) -
         return exported(q, k, v, g, state)
     if torch.compiler.is_compiling():
         return compiled(q, k, v, g, state)
-    return chunked(q, k, v, g, state)
+    if backend.takes_kernels(q, k, v, g, state):
+        from .fused import fused
+
+        return fused(q, k, v, g, state)
+    return (reference if backend.mode() == "reference" else chunked)(q, k, v, g, state)
 
 
 def macs(batch: int, length: int, heads: int, key: int, value: int) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import backend
 from ..gated_delta_rule.reference import working_dtype
 from .chunked import CHUNK, Span, backward, forward
 
@@ -20,7 +21,11 @@ def _inputs(q: Tensor, k: Tensor, v: Tensor, g: Tensor | None) -> tuple[Tensor, 
 
 @torch.library.custom_op("formery::gated_linear_attention", mutates_args=())
 def operator(q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
-    """`chunked` as an operator; g (B, L, H, K or 1)."""
+    """`chunked`, or `fused`, as an operator; g (B, L, H, K or 1)."""
+    if backend.takes_kernels(q, k, v, g, state):
+        from ..kernels import linear_attention as kernels
+
+        return kernels.forward(q, k, v, g, state)
     return forward(_inputs(q, k, v, g), state, CHUNK)
 
 
@@ -38,6 +43,11 @@ def operator_backward(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, state: Tensor, d_o: Tensor, d_state: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v, g (empty where there is none) and the state; the states between are computed again."""
+    if backend.takes_kernels(q, k, v, g, state):
+        from ..kernels import linear_attention as kernels
+
+        d_q, d_k, d_v, d_g, d_first = kernels.backward(q, k, v, g, state, d_o, d_state)
+        return d_q, d_k, d_v, q.new_empty(0) if d_g is None else d_g, d_first
     kept: tuple[list[Span], list[Tensor]] = ([], [])
     inputs = _inputs(q, k, v, g)
     _, last = forward(inputs, state, CHUNK, kept)

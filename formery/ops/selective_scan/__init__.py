@@ -15,6 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .. import backend
 from ..forms import may_overwrite, one, transformed, without_autocast
 from ..profiled import SCAN, profiled
 from .chunked import chunked
@@ -52,7 +53,11 @@ def _fastest(
         return exported(u, dt, A, b, c, state)
     if torch.compiler.is_compiling():
         return compiled(u, dt, A, b, c, state)
-    return chunked(u, dt, A, b, c, state)
+    if backend.takes_kernels(u, dt, A, b, c, state, fits=A.shape[1] <= backend.NUMBERS):
+        from .fused import fused
+
+        return fused(u, dt, A, b, c, state)
+    return (reference if backend.mode() == "reference" else chunked)(u, dt, A, b, c, state)
 
 
 def macs(batch: int, length: int, channels: int, state: int) -> int:

@@ -10,13 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import backend
 from ..gated_delta_rule.reference import working_dtype
 from .chunked import CHUNK, backward, forward
 
 
 @torch.library.custom_op("formery::selective_scan", mutates_args=())
 def compiled(u: Tensor, dt: Tensor, A: Tensor, b: Tensor, c: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """`chunked` as an operator."""
+    """`chunked`, or `fused`, as an operator."""
+    if backend.takes_kernels(u, dt, A, b, c, state, fits=A.shape[1] <= backend.NUMBERS):
+        from ..kernels import selective_scan as kernels
+
+        return kernels.forward(u, dt, A, b, c, state)
     return forward((u, dt, b, c), A, state, CHUNK)
 
 
@@ -33,6 +38,10 @@ def compiled_backward(
     u: Tensor, dt: Tensor, A: Tensor, b: Tensor, c: Tensor, state: Tensor, d_y: Tensor, d_state: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of the six inputs; the states between chunks are computed again."""
+    if backend.takes_kernels(u, dt, A, b, c, state, fits=A.shape[1] <= backend.NUMBERS):
+        from ..kernels import selective_scan as kernels
+
+        return kernels.backward(u, dt, A, b, c, state, d_y, d_state)
     boundaries: list[Tensor] = []
     forward((u, dt, b, c), A, state, CHUNK, boundaries)
     du, d_dt, db, dc, dA, before = backward((u, dt, b, c), A, boundaries, CHUNK, d_y, d_state)

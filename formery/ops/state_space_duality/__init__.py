@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .. import backend
 from ..forms import may_overwrite, one, transformed, without_autocast
 from ..profiled import SCAN, profiled
 from .chunked import chunked
@@ -50,7 +51,11 @@ def _fastest(x: Tensor, g: Tensor, b: Tensor, c: Tensor, state: Tensor, overwrit
         return exported(x, g, b, c, state)
     if torch.compiler.is_compiling():
         return compiled(x, g, b, c, state)
-    return chunked(x, g, b, c, state)
+    if backend.takes_kernels(x, g, b, c, state):
+        from .fused import fused
+
+        return fused(x, g, b, c, state)
+    return (reference if backend.mode() == "reference" else chunked)(x, g, b, c, state)
 
 
 def macs(batch: int, length: int, heads: int, state: int, width: int) -> int:

@@ -10,13 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import backend
 from ..gated_delta_rule.reference import working_dtype
 from .chunked import CHUNK, backward, forward
 
 
 @torch.library.custom_op("formery::state_space_duality", mutates_args=())
 def compiled(x: Tensor, g: Tensor, b: Tensor, c: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """`chunked` as an operator."""
+    """`chunked`, or `fused`, as an operator."""
+    if backend.takes_kernels(x, g, b, c, state):
+        from . import fused
+
+        return fused.forward(x, g, b, c, state)
     return forward((x, g, b, c), state, CHUNK)
 
 
@@ -33,6 +38,12 @@ def compiled_backward(
     x: Tensor, g: Tensor, b: Tensor, c: Tensor, state: Tensor, d_y: Tensor, d_state: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of the five inputs; the states between chunks are computed again."""
+    if backend.takes_kernels(x, g, b, c, state):
+        from . import fused
+
+        d_x, d_g, d_b, d_c, d_first = fused.backward(x, g, b, c, state, d_y, d_state)
+        assert d_g is not None  # it was asked for
+        return d_x, d_g, d_b, d_c, d_first
     boundaries: list[Tensor] = []
     forward((x, g, b, c), state, CHUNK, boundaries)
     dx, dg, db, dc, before = backward((x, g, b, c), boundaries, CHUNK, d_y, d_state)
