@@ -63,12 +63,3 @@ def untouched(module: nn.Module, kind: type[ModuleT]) -> TypeGuard[ModuleT]:
     if type(module) is not kind or "forward" in module.__dict__:
         return False
     return not (module._forward_hooks or module._forward_pre_hooks)
-
-
-def positive(name: str, value: int) -> int:
-    """`value`, or BadSpec if it is below 1."""
-    from ..errors import BadSpec
-
-    if value < 1:
-        raise BadSpec(f"{name} is at least 1, got {value}")
-    return value

@@ -17,6 +17,11 @@ def image(stem: dict[str, Any], **body: Any) -> dict[str, Any]:
     return {"stem": {"dim": 8, **stem}, "body": BODY | body, "head": "classes"}
 
 
+def text(mixer: dict[str, Any], **body: Any) -> dict[str, Any]:
+    stem = {"kind": "tokens", "dim": 16, "vocab": 8}
+    return {"stem": stem, "body": {"kind": "stack", "depth": 1, "mixer": mixer, **body}, "head": "next_token"}
+
+
 @pytest.mark.parametrize(
     ("stem", "least"),
     [
@@ -40,6 +45,36 @@ def test_a_hidden_width_is_positive(ratio: float) -> None:
         Model(image(stem, mixer={"kind": "spatial_mlp", "ratio": ratio}))
     with pytest.raises(BadSpec, match="hidden is at least 1"):
         Model(image(stem, channel={"kind": "mlp", "ratio": ratio}))
+
+
+@pytest.mark.parametrize(
+    ("mixer", "says"),
+    [
+        ({"kind": "attention", "heads": 4, "head_dim": 0}, "heads and head_dim are at least 1, got 4 and 0"),
+        ({"kind": "attention", "heads": 4, "head_dim": -4}, "heads and head_dim are at least 1, got 4 and -4"),
+        ({"kind": "attention", "heads": 3}, "heads .3. does not divide 16; choose a divisor or give head_dim"),
+        ({"kind": "segment_attention", "heads": 3}, "heads .3. does not divide 16; choose a divisor or give head_dim"),
+        ({"kind": "segment_attention", "heads": 17}, "heads .17. does not divide 16"),
+    ],
+)
+def test_heads_have_equal_shares_of_the_width(mixer: dict[str, Any], says: str) -> None:
+    with pytest.raises(BadSpec, match=rf"body\.blocks\.0\.mixer: {says}"):
+        Model(text(mixer))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"theta": 1.0}, r"theta: input should be greater than 1, got 1\.0"),
+        ({"theta": 0.5}, "theta: input should be greater than 1"),
+        ({"slow": 33.0}, r"slow \(33\.0\) is at most fast \(32\.0\)"),
+        ({"slow": 2.0, "fast": 1.0}, r"slow \(2\.0\) is at most fast \(1\.0\)"),
+    ],
+)
+def test_a_rope_that_cannot_be_stretched(options: dict[str, float], says: str) -> None:
+    position = {"kind": "yarn", "factor": 4.0, "trained": 64, **options}
+    with pytest.raises(BadSpec, match=rf"mixer\.position.*{says}"):
+        Model(text({"kind": "attention", "heads": 2, "position": position}))
 
 
 @pytest.mark.parametrize("order", [-1, 8])

@@ -226,7 +226,7 @@ def test_refusals_name_the_place_the_value_and_what_is_possible(model: Any, mess
         (
             "body.blocks.0.mixer",
             {"kind": "attention", "heads": 5},
-            "body.blocks.0.mixer: heads (5) does not divide the width 32; choose a divisor or give head_dim",
+            "body.blocks.0.mixer: heads (5) does not divide 32; choose a divisor or give head_dim",
         ),
         (
             "body.blocks.0.mixer",

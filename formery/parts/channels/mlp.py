@@ -8,7 +8,7 @@ from ...context import NOTHING, Context, State
 from ...ops.by_rows import by_rows
 from ..activations import Activation
 from ..dense import Dense, activated, width_of
-from ..part import positive
+from ..widths import positive
 from .channel import Channel
 
 

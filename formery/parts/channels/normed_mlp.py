@@ -11,7 +11,7 @@ from ...context import NOTHING, Context, State
 from ...spec import NormSpec, Place, build
 from ..activations import ACTIVATIONS, Activation
 from ..dense import Dense
-from ..part import positive
+from ..widths import positive
 from .channel import Channel
 
 

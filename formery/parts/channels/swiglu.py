@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from ...context import NOTHING, Context, State
 from ...ops.by_rows import by_rows
 from ..dense import Dense, width_of
-from ..part import positive
+from ..widths import positive
 from .channel import Channel
 
 

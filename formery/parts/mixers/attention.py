@@ -13,6 +13,7 @@ from ...errors import BadSpec
 from ...ops.window_attention import window_attention
 from ...spec import NormSpec, Place, PositionSpec, build
 from ..dense import Dense
+from ..widths import shared_width
 from .masks import attention_mask
 from .mixer import Growth, Mixer
 from .ragged import by_sequence
@@ -64,11 +65,9 @@ class Attention(Mixer):
         kv_heads = heads if kv_heads is None else kv_heads
         if heads < 1 or kv_heads < 1 or heads % kv_heads:
             raise BadSpec(f"heads ({heads}) is a multiple of kv_heads ({kv_heads}), both at least 1")
-        if head_dim is None and dim % heads:
-            raise BadSpec(f"heads ({heads}) does not divide the width {dim}; choose a divisor or give head_dim")
+        head_dim = shared_width("head_dim", head_dim, dim, heads)
         if window is not None and window < 1:
             raise BadSpec(f"window is at least 1 (the token itself), got {window}")
-        head_dim = head_dim or dim // heads
         self.heads, self.kv_heads, self.head_dim, self.window = heads, kv_heads, head_dim, window
         self.scale = head_dim**-0.5 if scale is None else scale
         self.widths = (heads * head_dim, kv_heads * head_dim, kv_heads * head_dim, heads * head_dim if gated else 0)

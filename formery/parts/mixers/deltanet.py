@@ -9,9 +9,10 @@ from torch.nn import functional as F
 from ...context import NOTHING, Context, State
 from ...ops import delta_rule as rule
 from ..dense import Dense
+from ..widths import shared_width
 from .mixer import Mixer
 from .ragged import along_rows, real
-from .recurrent import convolved, fresh_state, memory_of, normed, remember, shared_width, tap_macs, taps, unit, wide
+from .recurrent import convolved, fresh_state, memory_of, normed, remember, tap_macs, taps, unit, wide
 
 
 class DeltaNet(Mixer):

@@ -10,9 +10,10 @@ from ...context import NOTHING, Context, State
 from ...errors import BadSpec
 from ...ops import gated_linear_attention as rule
 from ..dense import Dense
+from ..widths import shared_width
 from .mixer import Mixer
 from .ragged import along_rows, real
-from .recurrent import convolved, fresh_state, memory_of, normed, remember, shared_width, tap_macs, taps, wide
+from .recurrent import convolved, fresh_state, memory_of, normed, remember, tap_macs, taps, wide
 
 
 class GLA(Mixer):

@@ -10,7 +10,7 @@ from ...context import NOTHING, Context, State
 from ...errors import BadSpec
 from ...ops import gated_linear_attention as rule
 from ..dense import Dense
-from ..part import positive
+from ..widths import positive
 from .forget import log_forget, written
 from .mixer import Mixer
 from .ragged import along_rows, real

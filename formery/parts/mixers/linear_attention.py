@@ -11,9 +11,10 @@ from ...context import NOTHING, Context, State
 from ...errors import BadSpec
 from ...ops import gated_linear_attention as rule
 from ..dense import Dense
+from ..widths import shared_width
 from .mixer import Mixer
 from .ragged import along_rows, real
-from .recurrent import convolved, fresh_state, memory_of, remember, shared_width, tap_macs, taps, unit
+from .recurrent import convolved, fresh_state, memory_of, remember, tap_macs, taps, unit
 
 Feature = Literal["elu", "relu", "unit", "identity"]
 TINY = 1e-6

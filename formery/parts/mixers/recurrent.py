@@ -22,15 +22,6 @@ def wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def shared_width(name: str, given: int | None, width: int, heads: int) -> int:
-    """Channels a head: as given, else an equal share of `width`; BadSpec where there is none."""
-    if heads < 1 or (given is not None and given < 1):
-        raise BadSpec(f"heads and {name} are at least 1, got {heads} and {given}")
-    if given is None and width % heads:
-        raise BadSpec(f"heads ({heads}) does not divide {width}; choose a divisor or give {name}")
-    return given or width // heads
-
-
 def taps(width: int, length: int | None) -> nn.Parameter | None:
     """Weights (width, length) of a short convolution, uniform within 1 / sqrt(length); None where it has no length."""
     if length is None:

@@ -13,6 +13,7 @@ from ...context import NOTHING, Context, Slot, State
 from ...spec import NormSpec, Place, build
 from ..dense import Dense
 from ..positions.sincos import sine_table
+from ..widths import shared_width
 from .mixer import Mixer
 from .ragged import along_rows, last_tokens
 
@@ -22,9 +23,10 @@ class SegmentAttention(Mixer):
 
     Segments of `segment` tokens are counted from the beginning of a row, so that any split of it into chunks gives what
     the whole gives. Scores are ((q + content) k + (q + place) r) / sqrt(head_dim), where r is a projection of the
-    sines and cosines of the distance. Unless `through` is true, no gradient passes into the memory. With a `norm` the
-    part norms tokens itself: the memory holds them as they came, and its tokens are normed too unless `norm_memory` is
-    false. With `shared` all such parts of a body have the same `content` and `place`.
+    sines and cosines of the distance, and `head_dim` the width divided by the heads unless given. Unless `through` is
+    true, no gradient passes into the memory. With a `norm` the part norms tokens itself: the memory holds them as they
+    came, and its tokens are normed too unless `norm_memory` is false. With `shared` all such parts of a body have the
+    same `content` and `place`.
     """
 
     EXAMPLES = (
@@ -54,7 +56,7 @@ class SegmentAttention(Mixer):
     ) -> None:
         super().__init__()
         at = place or Place("segment_attention")
-        self.heads, self.head_dim = heads, head_dim or max(1, dim // heads)
+        self.heads, self.head_dim = heads, shared_width("head_dim", head_dim, dim, heads)
         self.segment, self.memory, self.dim = segment, memory, dim
         self.norm_memory, self.through = norm_memory, through
         self.surrogate = not through

@@ -14,9 +14,10 @@ from ...errors import BadSpec
 from ...ops import feature_maps
 from ...ops import test_time_memory as rules
 from ..dense import Dense
+from ..widths import shared_width
 from .mixer import Mixer
 from .ragged import along_rows, real
-from .recurrent import convolved, normed, shared_width, tap_macs, taps, unit, wide
+from .recurrent import convolved, normed, tap_macs, taps, unit, wide
 
 Feature = Literal["identity", "polynomial", "exponential"]
 STARTS = {"retain": 5.0, "rate": 0.0, "momentum": 1.0, "weight": 2.0}

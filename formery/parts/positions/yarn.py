@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from ...errors import BadSpec
 from .rope import RoPE
 
 
@@ -34,11 +35,13 @@ class YaRN(RoPE):
         fast: Annotated[float, Field(gt=0)] = 32.0,
         slow: Annotated[float, Field(gt=0)] = 1.0,
         truncate: bool = True,
-        theta: float = 10000.0,
+        theta: Annotated[float, Field(gt=1)] = 10000.0,
         fraction: float = 1.0,
         interleaved: bool = False,
     ) -> None:
         super().__init__(dim, theta=theta, fraction=fraction, interleaved=interleaved)
+        if slow > fast:
+            raise BadSpec(f"slow ({slow}) is at most fast ({fast}): turns within the trained length")
         self.factor, self.trained, self.fast, self.slow, self.truncate = factor, trained, fast, slow, truncate
 
     def rates(self, device: torch.device) -> Tensor:
