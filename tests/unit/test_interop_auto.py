@@ -437,11 +437,13 @@ def test_models_that_keep_no_state(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_mistakes(tmp_path: Path) -> None:
     peer = wrap(hybrid())
     ids = tokens(2, 4)
-    with pytest.raises(ValueError, match="either input_ids or inputs_embeds"):
+    with pytest.raises(CannotRun, match="input_ids, inputs_embeds: give one of them, got neither"):
         peer()
+    with pytest.raises(CannotRun, match="input_ids, inputs_embeds: give one of them, got both"):
+        peer(ids, inputs_embeds=torch.zeros(2, 4, 16))
     with pytest.raises(CannotRun, match="gives no weights"):
         peer(ids, output_attentions=True)
-    with pytest.raises(TypeError, match="take no argument 'pixel_values'"):
+    with pytest.raises(CannotRun, match="pixel_values: formery's models take no such argument; leave it out"):
         peer(ids, pixel_values=ids)
     with pytest.raises(CannotRun, match="got DynamicCache"):
         peer(ids, past_key_values=DynamicCache())

@@ -198,7 +198,8 @@ class FormeryModel(FormeryPreTrainedModel):
         embeddings, then each block's output, the last one normed.
         """
         if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give either input_ids or inputs_embeds")
+            given = "neither" if input_ids is None else "both"
+            raise CannotRun(f"input_ids, inputs_embeds: give one of them, got {given}")
         _refuse(kwargs)
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
@@ -326,7 +327,7 @@ def _refuse(given: Mapping[str, Any]) -> None:
         raise CannotRun("output_attentions: attention is fused and gives no weights; leave it out")
     unknown = [key for key, value in given.items() if value is not None and key not in KNOWN]
     if unknown:
-        raise TypeError(f"formery's models take no argument {unknown[0]!r}")
+        raise CannotRun(f"{unknown[0]}: formery's models take no such argument; leave it out")
 
 
 def _stream(cache: Any, batch: int, length: int) -> Stream | None:
