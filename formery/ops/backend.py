@@ -1,8 +1,9 @@
 """Which form of a recurrence runs: Triton kernels, torch's operations by chunks, or the definition.
 
-Holds for gated linear attention, state space duality, the (gated) delta rule and the selective scan, wherever plain
-work on more than one token is done, and inside `torch.compile`; exporters, `torch.func` and single tokens have forms of
-their own. The switch is `with using("torch")`, or FORMERY_RECURRENCE=torch in the environment.
+Holds for gated linear attention, state space duality, the (gated) delta rule, the selective scan and the short
+convolution before them, wherever plain work on more than one token is done, and (but for the convolution) inside
+`torch.compile`; exporters, `torch.func` and single tokens have forms of their own. The switch is
+`with using("torch")`, or FORMERY_RECURRENCE=torch in the environment.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ KEYS = 256
 """The widest keys that the delta rule's kernels take: a program holds whole columns of the state."""
 NUMBERS = 64
 """The most numbers of a channel's state that the selective scan's kernels take."""
+TAPS = 16
+"""The most taps of a short convolution that its kernels take."""
 OLDEST = (8, 0)
 """The compute capability from which on there are bfloat16 and tf32 products."""
 

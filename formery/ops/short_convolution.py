@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from . import backend
+from .forms import transformed
+
 
 def reference(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, tail: Tensor | None = None
@@ -34,6 +37,12 @@ def short_convolution(
     takes 57 ms where the one-dimensional convolution, which copies them first, takes 256 and k shifted products 139.
     """
     length = x.shape[1]
+    if not torch.compiler.is_compiling() and length > 1 and not transformed():
+        fits = weight.shape[1] <= backend.TAPS and (tail is None or tail.dtype == x.dtype)
+        if backend.takes_kernels(x, weight, bias, tail, fits=fits):
+            from .kernels.short_convolution import fused
+
+            return fused(x, weight, bias, tail)
     extended = torch.cat([_history(x, weight, tail), x], dim=1)
     if not torch.compiler.is_exporting() and length == 1:
         y = (extended * weight.mT).sum(1, keepdim=True)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from formery.ops import backend
+from formery.ops import short_convolution as convolution
 from formery.ops.gated_delta_rule import by_chunks, reference
 from formery.ops.kernels import launch
 from formery.ops.kernels.device.tiles import product
@@ -42,6 +43,20 @@ def test_the_mode_decides(op, mode: str, launched: list[str]) -> None:  # type: 
     with backend.using(mode):
         op.face(*inputs)
     assert bool(launched) is (mode == "triton")
+
+
+def test_the_short_convolution_goes_with_them(launched: list[str]) -> None:
+    x, weight, tail = torch.randn(2, 5, 3), torch.randn(3, 4), torch.randn(2, 3, 3)
+    expected = convolution.reference(x, weight, None, tail)
+    for mode, runs in (("auto", False), ("triton", True), ("torch", True)):
+        with backend.using(mode):  # type: ignore[arg-type]
+            torch.testing.assert_close(convolution.short_convolution(x, weight, None, tail), expected)
+        assert bool(launched) is runs
+    launched.clear()
+    with backend.using("triton"):
+        convolution.short_convolution(x[:, :1], weight, None, tail)
+        convolution.short_convolution(torch.randn(1, 5, 3), torch.randn(3, backend.TAPS + 1))
+    assert not launched
 
 
 def test_what_kernels_do_not_take_goes_to_torch(launched: list[str]) -> None:
