@@ -14,6 +14,7 @@ from ..ops import gated_delta_rule as delta
 from ..ops import test_time_memory as rules
 from .atlas_recall import capacity, window
 from .check import Measured, Progress, check
+from .comparing import relative
 from .figures import counted
 
 __all__ = [
@@ -27,11 +28,6 @@ Inputs = tuple[Tensor, Tensor, Tensor]
 def figures(seed: int, progress: Progress) -> Measured:
     """Parameters and multiply-accumulates of all variants."""
     return counted("atlas", progress)
-
-
-def relative(found: Tensor, wanted: Tensor) -> float:
-    """The largest difference, of the largest value."""
-    return ((found - wanted).abs().max() / wanted.abs().max()).item()
 
 
 def drawn(length: int, key: int, value: int, dtype: torch.dtype, heads: int = 2) -> Inputs:

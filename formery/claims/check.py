@@ -49,5 +49,10 @@ def check(function: Callable[[int, Progress], Measured]) -> Check:
     return checked
 
 
+def named(name: str, progress: Progress) -> Progress:
+    """`progress` with what is at work in front of what it is told."""
+    return lambda text: progress(f"{name}: {text}")
+
+
 def silent(text: str) -> None:
     """Progress that nobody looks at."""

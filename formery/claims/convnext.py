@@ -14,6 +14,7 @@ from ..measure import count_macs, count_parameters
 from ..measure.inputs import as_model
 from ..spec import resolve
 from .check import Measured, Progress, check
+from .comparing import relative
 from .convnext_learning import kernel_size
 from .figures import counted
 
@@ -46,7 +47,7 @@ def layouts_agree(seed: int, progress: Progress) -> Measured:
                 parameter.copy_(torch.randn_like(parameter) * parameter.shape[-1] ** -0.5)
             x = torch.randn(2, 14, 14, block.mixer.conv.in_channels)
             ours, theirs = block(x), channels_first(block, x.movedim(-1, 1)).movedim(1, -1)
-        worst = max(worst, ((ours - theirs).abs().max() / theirs.abs().max()).item())
+        worst = max(worst, relative(ours, theirs))
     return Measured({"relative": worst}, worst <= 1e-6, f"largest difference {worst:.1e} of the output's scale")
 
 

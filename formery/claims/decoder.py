@@ -7,6 +7,7 @@ import torch
 from ..context import NOTHING
 from ..create import create_model
 from .check import Measured, Progress, check
+from .comparing import relative
 from .figures import counted
 
 MOVED = 100
@@ -30,8 +31,7 @@ def relative_positions(seed: int, progress: Progress) -> Measured:
             parameter.add_(0.05 * torch.randn_like(parameter))
         scores = model(ids)
         moved, stretched = (
-            ((model(ids, ctx=NOTHING.but(positions=p)) - scores).abs().max() / scores.abs().max()).item()
-            for p in (places + MOVED, places * 2)
+            relative(model(ids, ctx=NOTHING.but(positions=p)), scores) for p in (places + MOVED, places * 2)
         )
     said = (
         f"moved by {MOVED} tokens, scores change by {moved:.1e} of their scale; stretched to twice, by {stretched:.1e}"
@@ -53,7 +53,7 @@ def streams(seed: int, progress: Progress) -> Measured:
         with torch.no_grad():
             whole = model(ids)
             parts = torch.cat([model(part, state=state) for part in ids.split([7, 1, 1, 20, 11], dim=1)], dim=1)
-        worst = max(worst, ((parts - whole).abs().max() / whole.abs().max()).item())
+        worst = max(worst, relative(parts, whole))
     ratio = [bytes_["4"] / bytes_["2"], bytes_["4"] / bytes_["1"]]
     smaller = f"with 2 and 1 heads for keys caches are {ratio[0]:g} and {ratio[1]:g} times smaller"
     said = f"largest difference {worst:.1e} of the scale; {smaller}"

@@ -12,6 +12,7 @@ from ..context import Context, Slot
 from ..model import Model
 from ..systems.language import gtrxl as system
 from .check import Measured, Progress, check
+from .comparing import relative
 from .figures import counted
 from .gtrxl_learning import learning_rates, recall
 
@@ -102,9 +103,7 @@ def segments(seed: int, progress: Progress) -> Measured:
         whole = _layers(model, x, steps)
         for size in (8, 5, 1):
             pieces = _layers(model, x, size)
-            worst = max(
-                worst, *(float((a - b).abs().max() / b.abs().max()) for a, b in zip(pieces, whole, strict=True))
-            )
+            worst = max(worst, *map(relative, pieces, whole))
         short = _with_memory(model, 6, segment=1)(x)
         differing = ((short - model(x)).abs().amax((0, 2)) > 1e-5).nonzero().flatten()
     first = int(differing[0]) if len(differing) else steps
@@ -157,7 +156,7 @@ def episodes(seed: int, progress: Progress) -> Measured:
         again = model(torch.cat([second, other]), state=state)[:1]
         fresh = model.new_state(2, 64)
         begun = model(torch.cat([second, other]), state=fresh)[:1]
-    near = float((packed - alone).abs().max() / alone.abs().max())
+    near = relative(packed, alone)
     equal = {"packed": bool(torch.equal(packed, changed)), "stream": bool(torch.equal(again, begun))}
     row = ", ".join(f"{name} {'untouched' if same else 'touched'}" for name, same in equal.items())
     said = f"by another episode before: {row}; packed and alone are {near:.1e} apart"

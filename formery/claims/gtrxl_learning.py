@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ..model import Model
 from ..systems.language import gtrxl as system
-from .check import Measured, Progress, check
+from .check import Measured, Progress, check, named
 from .series import JUDGED, Draw, fitted
 
 CUES, CHANNELS = 4, 8
@@ -59,11 +59,7 @@ def recall(seed: int, progress: Progress) -> Measured:
         for name in found:
             # Two layers reach back twice: a quarter of the way each keeps the cue out of sight.
             memory = length if name == "memory" else length // 4 - 8
-            draw = delayed(seed, length)
-
-            def tell(text: str, what: str = f"{length} steps, {name}") -> None:
-                progress(f"{what}: {text}")
-
+            draw, tell = delayed(seed, length), named(f"{length} steps, {name}", progress)
             model = fitted(_spec("gru", memory), draw, steps=STEPS, seed=seed, progress=tell, loss=at_the_end)
             found[name][str(length)] = _accuracy(model, draw)
     passed = min(found["memory"].values()) >= SOLVED and max(found["window"].values()) <= 0.4
@@ -84,11 +80,7 @@ def learning_rates(seed: int, progress: Progress) -> Measured:
     draw = delayed(seed, 32)
     for name, gate in (("GTrXL", "gru"), ("TrXL", None)):
         for rate in rates:
-            spec = _spec(gate, 32, depth=4, segment=32)
-
-            def tell(text: str, what: str = f"{name} at {rate:g}") -> None:
-                progress(f"{what}: {text}")
-
+            spec, tell = _spec(gate, 32, depth=4, segment=32), named(f"{name} at {rate:g}", progress)
             model = fitted(spec, draw, steps=200, seed=seed, progress=tell, loss=at_the_end, learning_rate=rate)
             found.setdefault(name, {})[f"{rate:g}"] = _accuracy(model, draw)
     solved = {name: sum(value >= SOLVED for value in row.values()) for name, row in found.items()}

@@ -16,6 +16,7 @@ from ..ops import delta_rule, gated_delta_rule, gated_linear_attention, gated_sc
 from ..spec import build
 from ..systems.language import hybrid_linear_attention as system
 from .check import Measured, Progress, check
+from .comparing import BARS, relative
 from .figures import counted
 from .hybrid_linear_attention_learning import (
     gated_delta_rule_recalls,
@@ -31,7 +32,6 @@ __all__ = [
     "recall_of_generations", "recall_order", "reductions", "swap",
 ]  # fmt: skip
 
-BARS = {torch.float32: 1e-5, torch.float64: 1e-10}
 Pair = tuple[Callable[..., tuple[Tensor, Tensor]], Callable[..., tuple[Tensor, Tensor]], tuple[Any, ...]]
 """The recurrence in chunks of a length given as `chunk`, token by token, and the inputs of both."""
 
@@ -42,12 +42,8 @@ def figures(seed: int, progress: Progress) -> Measured:
     return counted("hybrid_linear_attention", progress)
 
 
-def _relative(found: Tensor, wanted: Tensor) -> float:
-    return ((found - wanted).abs().max() / wanted.abs().max()).item()
-
-
 def _worst(found: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> float:
-    return max(_relative(a, b) for a, b in zip(found, wanted, strict=True))
+    return max(relative(a, b) for a, b in zip(found, wanted, strict=True))
 
 
 # ------------------------------------------------------------------------------------------------ chunks
@@ -137,7 +133,7 @@ def _without_decay() -> float:
         getattr(plain, name).copy_(getattr(gated, name))
     plain.out.weight.copy_(gated.out.weight)
     x = torch.randn(2, 70, 32, dtype=torch.float64)
-    return _relative(gated(x), plain(x))
+    return relative(gated(x), plain(x))
 
 
 def _without_writes() -> float:
@@ -157,7 +153,7 @@ def _constant_gates() -> float:
     gla.decay.bias.copy_(torch.logit(_retained(2).exp()).repeat_interleave(8))
     gla.out.weight.copy_(retention.out.weight)
     x = torch.randn(2, 70, 32, dtype=torch.float64)
-    return _relative(gla(x), retention(x))
+    return relative(gla(x), retention(x))
 
 
 def _one_channel() -> float:
@@ -192,12 +188,12 @@ def associative_memory(seed: int, progress: Progress) -> Measured:
 
     twice = torch.cat([keys, keys]), torch.cat([first, second])
     found = {
-        "orthonormal keys": _relative(kept(keys, first, corrected=True), first),
-        "written twice": _relative(kept(*twice, corrected=True)[K:], second),
-        "the last pair of slanted keys": _relative(kept(slanted, first, corrected=True)[-1], first[-1]),
-        "plain sum, orthonormal keys": _relative(kept(keys, first, corrected=False), first),
-        "plain sum, written twice": _relative(kept(*twice, corrected=False)[K:], second),
-        "plain sum, slanted keys": _relative(kept(slanted, first, corrected=False), first),
+        "orthonormal keys": relative(kept(keys, first, corrected=True), first),
+        "written twice": relative(kept(*twice, corrected=True)[K:], second),
+        "the last pair of slanted keys": relative(kept(slanted, first, corrected=True)[-1], first[-1]),
+        "plain sum, orthonormal keys": relative(kept(keys, first, corrected=False), first),
+        "plain sum, written twice": relative(kept(*twice, corrected=False)[K:], second),
+        "plain sum, slanted keys": relative(kept(slanted, first, corrected=False), first),
     }
     right = list(found.values())[:4]
     passed = max(right) <= 1e-6 and min(list(found.values())[4:]) > 0.1

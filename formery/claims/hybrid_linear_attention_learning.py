@@ -16,7 +16,7 @@ from ..model import Model
 from ..tasks import task_of
 from ..training import train
 from ..training.probing import accuracy, learned
-from .check import Measured, Progress, check
+from .check import Measured, Progress, check, named
 
 WIDTH = 32
 ATTENTION: dict[str, Any] = {"kind": "attention", "heads": 2, "bias": False, "out_bias": False, "position": "rope"}
@@ -63,15 +63,11 @@ def _recalled(
     """Accuracies by name after a training of `steps` batches of 64."""
     found = {}
     for name, spec in specs.items():
-        say = _named(name, progress)
+        say = named(name, progress)
         data = ProbeData(probe, steps, seed)
         model = learned(spec, data, steps=steps, seed=seed, batch_size=64, learning_rate=learning_rate, say=say)
         found[name] = accuracy(model, probe, probe.sizes[-1], seed=seed)
     return found
-
-
-def _named(name: str, progress: Progress) -> Progress:
-    return lambda text: progress(f"{name}: {text}")
 
 
 def _in_words(found: Mapping[str, float], unit: str = " %", scale: float = 100, digits: int = 1) -> str:
@@ -199,7 +195,7 @@ def swap(seed: int, progress: Progress) -> Measured:
     for kind, layout in (("alone", "linear*4"), ("3:1", "linear*3 attention")):
         linears = {name: LINEAR[name] | {"conv": 4} for name in SWAPPED}
         specs = {name: _hybrid(layout, linear, vocab=256, width=WIDTH) for name, linear in linears.items()}
-        found[kind] = _bits(specs, steps=100, seed=seed, progress=_named(kind, progress))
+        found[kind] = _bits(specs, steps=100, seed=seed, progress=named(kind, progress))
     alone, beside = (min(of, key=lambda name: of[name]) for of in found.values())
     said = "; ".join(f"{kind} {_in_words(of, '', 1, 3)}" for kind, of in found.items())
     note = "" if alone != beside else (

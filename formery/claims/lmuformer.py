@@ -10,6 +10,7 @@ from ..ops import legendre_memory as rule
 from ..parts.norms.batch import Batch
 from ..runtime.listening import Listening, beginnings
 from .check import Measured, Progress, check
+from .comparing import relative
 from .figures import counted
 from .lmuformer_learning import early_answers, spikes
 
@@ -34,7 +35,7 @@ def recurrence(seed: int, progress: Progress) -> Measured:
             progress(f"order {order}, {length} frames")
             u = torch.relu(torch.randn(2, length, 1))
             (found, _), (wanted, _) = rule.chunked(u, tables), rule.reference(u, tables)
-            worst[f"{order} x {length}"] = float((found - wanted).abs().max() / wanted.abs().max())
+            worst[f"{order} x {length}"] = relative(found, wanted)
     largest = max(worst.values())
     return Measured(worst, largest < 1e-5, f"largest difference of the scale {largest:.1e}", "2e-7")
 

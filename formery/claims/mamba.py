@@ -12,6 +12,7 @@ from ..create import create_model
 from ..ops import selective_scan as scan
 from ..ops import state_space_duality as duality
 from .check import Measured, Progress, check
+from .comparing import BARS, relative, scores_in_pieces
 from .figures import counted
 from .mamba_learning import induction, selective_copying
 from .mamba_speed import decode_cost, training_speed
@@ -21,7 +22,6 @@ __all__ = [
     "training_speed",
 ]  # fmt: skip
 
-BARS = {torch.float32: 1e-5, torch.float64: 1e-10}
 LENGTH = 70
 
 
@@ -49,7 +49,7 @@ def splits(seed: int, progress: Progress) -> Measured:
                 worst[f"{name} {kind}"] = max(worst.get(f"{name} {kind}", 0.0), error)
         for name in ("mamba_tiny", "mamba2_tiny"):
             progress(f"{name} {kind}")
-            worst[f"{name} {kind}"] = scores_in_pieces(name, dtype)
+            worst[f"{name} {kind}"] = scores_in_pieces(name, dtype, (1, 7, 16, LENGTH), length=LENGTH)
     passed = all(error <= BARS[torch.float32 if "32" in name else torch.float64] for name, error in worst.items())
     said = ", ".join(f"{name} {error:.1e}" for name, error in worst.items())
     return Measured(worst, passed, f"largest differences of the scale: {said}")
@@ -70,27 +70,6 @@ def duality_inputs(dtype: torch.dtype, length: int = LENGTH) -> tuple[Tensor, ..
     x, g = torch.randn(B, length, H, P, dtype=dtype), -F.softplus(torch.randn(B, length, H, dtype=dtype))
     b, c = (torch.randn(B, length, G, N, dtype=dtype) for _ in range(2))
     return x, g * 4 * torch.rand(H, dtype=dtype), b, c, torch.randn(B, H, N, P, dtype=dtype)
-
-
-def relative(found: Tensor, wanted: Tensor) -> float:
-    """The largest difference, of the largest value."""
-    return ((found - wanted).abs().max() / wanted.abs().max()).item()
-
-
-def scores_in_pieces(name: str, dtype: torch.dtype) -> float:
-    """How far the scores of a model, fed in pieces, are from those of the whole."""
-    model = create_model(name).to(dtype).eval()
-    ids = torch.randint(0, 256, (2, LENGTH))
-    worst = 0.0
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.02 * torch.randn_like(parameter))
-        whole = model(ids)
-        for size in (1, 7, 16, LENGTH):
-            state = model.new_state(2, LENGTH)
-            pieces = [model(piece, state=state) for piece in ids.split(size, dim=1)]
-            worst = max(worst, relative(torch.cat(pieces, dim=1), whole))
-    return worst
 
 
 @check

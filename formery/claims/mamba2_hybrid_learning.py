@@ -8,8 +8,8 @@ from ..data.probes.probe import Probe, ProbeData
 from ..data.probes.recall import phonebook as entries
 from ..measure import count_parameters
 from ..measure.inputs import as_model
-from ..training.probing import accuracy, learned
-from .check import Measured, Progress, check
+from ..training.probing import accuracy, learned, matched
+from .check import Measured, Progress, check, named
 
 WIDTH, ENTRIES = 64, 8
 PURE, HYBRID, ATTENTION = "mamba2 mlp mamba2 mlp", "mamba2 mlp attention mlp", "attention mlp attention mlp"
@@ -38,20 +38,15 @@ def _spec(probe: Probe, layout: str, *, hidden: int = 128, position: str | None 
 
 def _equal(probe: Probe, layout: str, wanted: int, position: str | None = None) -> dict[str, Any]:
     """The spec whose MLPs make up for what its mixers have more or less."""
-    first, second = (count_parameters(as_model(_spec(probe, layout, hidden=hidden))).total for hidden in (128, 129))
-    return _spec(probe, layout, hidden=128 + round((wanted - first) / (second - first)), position=position)
+    return matched(lambda hidden: _spec(probe, layout, hidden=hidden, position=position), wanted, 128)
 
 
 def _judged(
     name: str, spec: dict[str, Any], probe: Probe, *, steps: int, seed: int, progress: Progress
 ) -> dict[str, float]:
     """Digits right by number of entries, after a training of `steps` batches of 64."""
-
-    def say(text: str) -> None:
-        progress(f"{name}: {text}")
-
     data = ProbeData(probe, steps, seed)
-    model = learned(spec, data, steps=steps, seed=seed, learning_rate=4e-3, say=say)
+    model = learned(spec, data, steps=steps, seed=seed, learning_rate=4e-3, say=named(name, progress))
     return {str(size): accuracy(model, probe, size, seed=seed) for size in probe.sizes}
 
 

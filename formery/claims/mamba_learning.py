@@ -10,7 +10,7 @@ from ..data.probes.recall import induction as induction_heads
 from ..measure import count_parameters
 from ..measure.inputs import as_model
 from ..training.probing import accuracy, learned
-from .check import Measured, Progress, check
+from .check import Measured, Progress, check, named
 
 
 def _blocks(probe: Probe, mixer: dict[str, Any], *, width: int, depth: int, channel: Any = None) -> dict[str, Any]:
@@ -29,14 +29,10 @@ def _trained(
     """Accuracies by name and size, after a training of `steps` batches of 32."""
     found = {}
     for name, spec in specs.items():
-        data, say = ProbeData(probe, steps, seed), _named(name, progress)
+        data, say = ProbeData(probe, steps, seed), named(name, progress)
         model = learned(spec, data, steps=steps, seed=seed, batch_size=32, learning_rate=5e-3, say=say)
         found[name] = {str(size): accuracy(model, probe, size, seed=seed) for size in probe.sizes}
     return found
-
-
-def _named(name: str, progress: Progress) -> Progress:
-    return lambda text: progress(f"{name}: {text}")
 
 
 COPIED = 8

@@ -9,12 +9,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..context import Cache
-from ..create import create_model
 from ..measure.inputs import as_model
 from ..model import Model
 from ..ops.gated_delta_rule import chunked, reference
 from ..systems.language import olmo_hybrid as system
 from .check import Measured, Progress, check
+from .comparing import BARS, relative, scores_in_pieces
 from .figures import counted
 from .olmo_hybrid_learning import length_without_positions, parity_of_bits, permutations, recall_and_state
 
@@ -23,7 +23,6 @@ __all__ = [
     "state",
 ]  # fmt: skip
 
-BARS = {torch.float32: 1e-5, torch.float64: 1e-10}
 TOKENS = 65536
 """The 7B's longest sequence."""
 
@@ -46,9 +45,9 @@ def chunks(seed: int, progress: Progress) -> Measured:
             wanted = reference(*inputs)
             for chunk in (1, 3, 16, 64, 200):
                 found = chunked(*inputs, chunk=chunk)
-                error = max(_relative(a, b) for a, b in zip(found, wanted, strict=True))
+                error = max(relative(a, b) for a, b in zip(found, wanted, strict=True))
                 worst[f"operator {name}"] = max(worst.get(f"operator {name}", 0.0), error)
-        worst[f"scores {name}"] = _scores_in_pieces(dtype)
+        worst[f"scores {name}"] = scores_in_pieces("olmo_hybrid_tiny", dtype)
     passed = all(error <= BARS[torch.float32 if "32" in name else torch.float64] for name, error in worst.items())
     said = ", ".join(f"{name} {error:.1e}" for name, error in worst.items())
     return Measured(worst, passed, f"largest differences of the scale: {said}", "6e-6 (scores), 1e-7 (operator)")
@@ -62,25 +61,6 @@ def _inputs(length: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Te
     g = -F.softplus(torch.randn(B, length, H, dtype=dtype)) * torch.rand(H, dtype=dtype)
     beta = 2 * torch.rand(B, length, H, dtype=dtype)
     return q, k, v, g, beta, torch.randn(B, H, K, V, dtype=dtype)
-
-
-def _relative(found: Tensor, wanted: Tensor) -> float:
-    return ((found - wanted).abs().max() / wanted.abs().max()).item()
-
-
-def _scores_in_pieces(dtype: torch.dtype) -> float:
-    model = create_model("olmo_hybrid_tiny").to(dtype).eval()
-    ids = torch.randint(0, 256, (2, 70))
-    worst = 0.0
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.02 * torch.randn_like(parameter))
-        whole = model(ids)
-        for cut in ([70], [64, 6], [1, 33, 36], [54, *[1] * 16]):
-            state = model.new_state(2, 70)
-            pieces = [model(piece, state=state) for piece in ids.split(cut, dim=1)]
-            worst = max(worst, _relative(torch.cat(pieces, dim=1), whole))
-    return worst
 
 
 def _seven_billion(layout: str) -> Model:

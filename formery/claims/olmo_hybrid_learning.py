@@ -9,8 +9,8 @@ from ..data.probes.tracking import parity
 from ..measure import count_parameters
 from ..measure.inputs import as_model
 from ..model import Model
-from ..training.probing import accuracy, learned
-from .check import Measured, Progress, check
+from ..training.probing import accuracy, learned, matched
+from .check import Measured, Progress, check, named
 from .sequences import HAY, KEYS, VALUES, exchanges, needles, recalled
 
 PRE: dict[str, Any] = {"kind": "pre", "norm": "rms"}
@@ -43,7 +43,7 @@ def _with_and_without(
     found: dict[str, dict[str, list[float]]] = {}
     for name, negative in (("negative", True), ("positive", False)):
         for offset in range(num_seeds):
-            tell = _named(f"{name} eigenvalues, seed {seed + offset}", progress)
+            tell = named(f"{name} eigenvalues, seed {seed + offset}", progress)
             model = _trained(_recurrent(negative, probe.vocab), probe, steps, seed + offset, tell)
             for length, right in _judged(model, probe, seed + offset).items():
                 found.setdefault(name, {}).setdefault(length, []).append(right)
@@ -89,7 +89,7 @@ def recall_and_state(seed: int, progress: Progress) -> Measured:
     probe = recalled(sizes=(6,), trained=(1,) * 3 + (2,) * 2 + (4,) * 2 + (6,) * 3)  # 90 steps each
     found: dict[str, float] = {}
     for name, spec in specs.items():
-        model = _trained(spec, probe, 900, seed, _named(name, progress), learning_rate=4e-3)
+        model = _trained(spec, probe, 900, seed, named(name, progress), learning_rate=4e-3)
         (found[name],) = _judged(model, probe, seed).values()
     passed = found["hybrid"] > max(found["recurrence"], found["attention"])
     said = ", ".join(f"{name} {100 * right:.1f} % ({sizes[name]:,} parameters)" for name, right in found.items())
@@ -116,8 +116,7 @@ def _three(layout: str, hidden: int = 96) -> dict[str, Any]:
 
 def _matched(layout: str, wanted: int) -> dict[str, Any]:
     """The spec whose MLPs make up for what its mixers have more or less."""
-    first, second = (count_parameters(as_model(_three(layout, hidden))).total for hidden in (96, 97))
-    return _three(layout, 96 + round((wanted - first) / (second - first)))
+    return matched(lambda hidden: _three(layout, hidden), wanted, 96)
 
 
 @check
@@ -126,7 +125,7 @@ def length_without_positions(seed: int, progress: Progress) -> Measured:
     probe = needles(sizes=(32, 64, 128, 256), trained=(16, 32, 32, 32))
     found: dict[str, dict[str, float]] = {}
     for name, position in (("without positions", None), ("with rope", "rope")):
-        model = _trained(_two(position), probe, 500, seed, _named(name, progress), learning_rate=4e-3)
+        model = _trained(_two(position), probe, 500, seed, named(name, progress), learning_rate=4e-3)
         found[name] = _judged(model, probe, seed, last=4)
     passed = found["without positions"]["128"] > found["with rope"]["128"]
     said = "; ".join(f"{name} {' / '.join(f'{100 * v:.1f}' for v in row.values())} %" for name, row in found.items())
@@ -153,10 +152,6 @@ def _two(position: str | None) -> dict[str, Any]:
         },
         "head": {"kind": "next_token", "norm": "rms"},
     }
-
-
-def _named(name: str, progress: Progress) -> Progress:
-    return lambda text: progress(f"{name}: {text}")
 
 
 def _in_words(found: dict[str, dict[str, list[float]]]) -> str:

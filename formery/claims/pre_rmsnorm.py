@@ -15,6 +15,7 @@ from ..parts.norms.layer import Layer
 from ..rewrites.checks import pre_rmsnorm, small
 from ..rewrites.fold import Fold
 from .check import Measured, Progress, check
+from .comparing import relative
 from .compression import compressed, saved_by_formula
 
 EXACT = 1e-10
@@ -52,7 +53,7 @@ def others(seed: int, progress: Progress) -> Measured:
         left += sum(isinstance(module, nn.LayerNorm) for module in folded.modules())
         with torch.no_grad():
             old, new = (getattr(out, "logits", out) for out in (model(images), folded(images)))
-        found[name] = ((new - old).abs().max() / old.abs().max()).item()
+        found[name] = relative(new, old)
     said = ", ".join(f"{name} {error:.1e}" for name, error in found.items())
     passed = max(found.values()) <= EXACT and left == 0
     note = "GPT-2 of transformers is not known to the rewrites' anatomy; the GPT of the claim above stands for it."
@@ -112,7 +113,7 @@ def compression(seed: int, progress: Progress) -> Measured:
         old = small.outputs(model, inputs)
         narrow = compressed(model)
         assert not any(isinstance(module, Layer) for module in narrow.modules())
-        errors[name] = ((small.outputs(narrow, inputs) - old).abs().max() / old.abs().max()).item()
+        errors[name] = relative(small.outputs(narrow, inputs), old)
         saved[name] = _parameters(model) - _parameters(narrow)
         formula[name] = saved_by_formula(model.resolved)
     said = "; ".join(f"{n}: {errors[n]:.1e} of the scale, {saved[n]:,} parameters less" for n in errors)

@@ -10,6 +10,7 @@ from ..measure.inputs import as_model
 from ..model import Model
 from ..parts.channels.mixture_of_experts import MixtureOfExperts
 from .check import Measured, Progress, check
+from .comparing import scores_in_pieces
 from .figures import counted
 
 TOKENS = 262_144
@@ -79,17 +80,7 @@ def _replace_idle(used: tuple[MixtureOfExperts, set[int]]) -> int:
 @check
 def streams(seed: int, progress: Progress) -> Measured:
     """The tiny one's scores in pieces against the whole."""
-    model = create_model("qwen3_next_tiny").double().eval()
-    ids = torch.randint(0, 256, (2, 70))
-    worst = 0.0
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.02 * torch.randn_like(parameter))
-        whole = model(ids)
-        for cut in ([70], [64, 6], [1, 33, 36], [54, *[1] * 16]):
-            state = model.new_state(2, 70)
-            pieces = torch.cat([model(piece, state=state) for piece in ids.split(cut, dim=1)], dim=1)
-            worst = max(worst, ((pieces - whole).abs().max() / whole.abs().max()).item())
+    worst = scores_in_pieces("qwen3_next_tiny", torch.float64)
     return Measured({"relative": worst}, worst <= 1e-10, f"largest difference {worst:.1e} of the scale")
 
 

@@ -6,14 +6,13 @@ import itertools
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..context import Context
-from ..create import create_model
 from ..ops import damped_average as average
 from ..parts.mixers.mixer import Mixer
 from ..spec import build
 from .check import Measured, Progress, check
+from .comparing import relative, scores_in_pieces
 from .figures import counted
 from .tcnca_costs import costs
 from .tcnca_learning import associations
@@ -73,14 +72,10 @@ def recurrence(seed: int, progress: Progress) -> Measured:
             assert state is not None
             found = {"whole": average.damped_average(x, keep, write, read)[0], "pieces": torch.cat(pieces, dim=1)}
             for name, y in found.items():
-                worst[f"{name} {length}"] = _apart(y, wanted)
-            worst[f"state {length}"] = _apart(state, last)
+                worst[f"{name} {length}"] = relative(y, wanted)
+            worst[f"state {length}"] = relative(state, last)
     largest = max(worst.values())
     return Measured(worst, largest < 1e-5, f"largest difference of the scale {largest:.1e}", "1.2e-7")
-
-
-def _apart(found: Tensor, wanted: Tensor) -> float:
-    return float((found - wanted).abs().max() / wanted.abs().max())
 
 
 @check
@@ -121,12 +116,8 @@ def ring_buffers(seed: int, progress: Progress) -> Measured:
                 state = network.new_state(2, 200)
                 y = torch.cat([network(piece, state=state) for piece in x.split(split, dim=1)], dim=1)
                 key = f"{width} taps, {factor}^i, {layers} layers"
-                worst[key] = max(worst.get(key, 0.0), float((y - whole).abs().max() / whole.abs().max()))
-    model = create_model("tcnca_tiny").eval()
-    ids = torch.randint(0, 256, (2, 100))
-    with torch.no_grad():
-        whole, stream = model(ids), model.new_state(2, 100)
-        scores = torch.cat([model(piece, state=stream) for piece in ids.split([64, *[1] * 36], dim=1)], dim=1)
-    worst["scores of tcnca_tiny"] = _apart(scores, whole)
+                worst[key] = max(worst.get(key, 0.0), relative(y, whole))
+    cuts = ([64, *[1] * 36],)
+    worst["scores of tcnca_tiny"] = scores_in_pieces("tcnca_tiny", torch.float32, cuts, length=100, noise=0)
     largest = max(worst.values())
     return Measured(worst, largest < 1e-6, f"largest difference of the scale {largest:.1e}")

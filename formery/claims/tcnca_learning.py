@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..data import chance
+from ..data.probes.probe import integers, orders
 from ..model import Model
 from ..systems.language import tcnca as system
-from .check import Measured, Progress, check
+from .check import Measured, Progress, check, named
 from .series import JUDGED, Draw, fitted
 
 KEYS = VALUES = 10
@@ -27,22 +27,15 @@ def asked(seed: int) -> Draw:
     """
 
     def draw(step: int, batch: int) -> tuple[Tensor, Tensor]:
-        keys = _order(seed, "keys", step, batch, KEYS)[:, :PAIRS]
-        values = KEYS + torch.from_numpy(chance.integers(seed, "values", step, batch * PAIRS, VALUES)).view(
-            batch, PAIRS
-        )
+        keys = orders(seed, "keys", step, batch, KEYS, most=PAIRS)
+        values = KEYS + integers(seed, "values", step, (batch, PAIRS), VALUES)
         ids = torch.full((batch, LENGTH), VOCAB - 1)
         ids[:, : 2 * PAIRS : 2], ids[:, 1 : 2 * PAIRS : 2] = keys, values
-        which = _order(seed, "asked", step, batch, PAIRS)
+        which = orders(seed, "asked", step, batch, PAIRS)
         ids[:, -PAIRS:] = keys.gather(1, which)
         return ids, values.gather(1, which)
 
     return draw
-
-
-def _order(seed: int, stream: str, step: int, batch: int, num: int) -> Tensor:
-    """(batch, num): a permutation of 0 to num - 1 in every row."""
-    return torch.from_numpy(chance.uniform(seed, stream, step, batch * num)).view(batch, num).argsort(dim=1)
 
 
 def at_the_end(scores: Tensor, answers: Tensor) -> Tensor:
@@ -68,13 +61,10 @@ def associations(seed: int, progress: Progress) -> Measured:
     draw = asked(seed)
     found: dict[str, float] = {}
     for name, net in nets.items():
-
-        def tell(text: str, what: str = name) -> None:
-            progress(f"{what}: {text}")
-
         model = fitted(
-            net, draw, steps=STEPS, seed=seed, progress=tell, loss=at_the_end, batch_size=32, learning_rate=5e-3
-        )
+            net, draw, steps=STEPS, seed=seed, progress=named(name, progress), loss=at_the_end, batch_size=32,
+            learning_rate=5e-3,
+        )  # fmt: skip
         found[name] = right(model, draw)
     passed = found["TCNCA"] >= 0.95 and found["chunks alone"] <= 0.4 and found["TCNCA"] >= found["Mega"] - 0.02
     said = ", ".join(f"{name} {100 * value:.1f} %" for name, value in found.items())

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from ..context import NOTHING
 from ..create import create_model
 from .check import Measured, Progress, check
+from .comparing import relative
 from .figures import counted
 
 BARE = {"body.position": None}
@@ -31,7 +32,7 @@ def patches_are_dense(seed: int, progress: Progress) -> Measured:
         ours = stem(images, NOTHING)[0].flatten(1, 2)
         patches = F.unfold(images, 16, stride=16).mT
         theirs = F.linear(patches, conv.weight.flatten(1), conv.bias)
-    worst = ((ours - theirs).abs().max() / theirs.abs().max()).item()
+    worst = relative(ours, theirs)
     return Measured({"relative": worst}, worst <= 1e-12, f"largest difference {worst:.1e} of the output's scale")
 
 
@@ -49,6 +50,6 @@ def positions_alone_order(seed: int, progress: Progress) -> Measured:
             for parameter in model.parameters():
                 parameter.add_(0.05 * torch.randn_like(parameter))
             scores = model(images)
-            change[name] = ((model(shuffled) - scores).abs().max() / scores.abs().max()).item()
+            change[name] = relative(model(shuffled), scores)
     said = f"scores change by {change['without']:.1e} of their scale without positions, {change['with']:.1e} with them"
     return Measured(change, change["without"] <= 1e-10 and change["with"] > 1e-3, said)

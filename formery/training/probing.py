@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from time import monotonic
@@ -57,18 +58,24 @@ def sized(word: str, width: int, position: Any = None) -> dict[str, Any]:
 def equal(layouts: Sequence[str], probe: Probe, *, width: int = 64, position: Any = None) -> dict[str, dict[str, Any]]:
     """Specs of the layouts whose MLPs are widened until all have as many parameters as the largest (within a unit)."""
 
-    def params(layout: str, hidden: int) -> int:
-        spec = small(layout, probe, width=width, hidden=hidden, position=position)
-        return sum(p.numel() for p in as_model(spec).parameters())
+    def make(layout: str, hidden: int) -> Any:
+        return small(layout, probe, width=width, hidden=hidden, position=position)
 
     start = 2 * width
-    sizes = {layout: params(layout, start) for layout in layouts}
-    largest, found = max(sizes.values()), {}
-    for layout, size in sizes.items():
-        unit = params(layout, start + 1) - size
-        hidden = start + (round((largest - size) / unit) if unit else 0)
-        found[layout] = small(layout, probe, width=width, hidden=hidden, position=position)
-    return found
+    largest = max(_params(make(layout, start)) for layout in layouts)
+    return {layout: matched(partial(make, layout), largest, start) for layout in layouts}
+
+
+def matched(make: Callable[[int], dict[str, Any]], wanted: int, start: int) -> dict[str, Any]:
+    """The spec that `make` gives for so many hidden channels that its parameters are the `wanted` (within a unit of
+    channels); `start` is a number of channels near it."""
+    size = _params(make(start))
+    unit = _params(make(start + 1)) - size
+    return make(start + (round((wanted - size) / unit) if unit else 0))
+
+
+def _params(spec: Mapping[str, Any]) -> int:
+    return sum(p.numel() for p in as_model(spec).parameters())
 
 
 def learned(
@@ -170,7 +177,7 @@ def run_probe(
             trials.append(keep(f"{name}-{seed}", trial))
         rows.append({
             "name": name,
-            "parameters": sum(p.numel() for p in as_model(spec).parameters()),
+            "parameters": _params(spec),
             "accuracy": {str(n): mean(t["accuracy"][str(n)] for t in trials) for n in probe.sizes},
             "trials": trials,
         })  # fmt: skip

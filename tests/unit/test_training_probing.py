@@ -23,6 +23,15 @@ def test_models_of_a_probe_have_equal_sizes() -> None:
     assert max(sizes) < 1.01 * min(sizes)
 
 
+def test_a_width_is_found_for_a_number_of_parameters() -> None:
+    def make(hidden: int) -> dict[str, object]:
+        return probing.small("attention*2", PROBE, width=32, hidden=hidden)
+
+    for hidden in (40, 100, 333):
+        wanted = sum(p.numel() for p in create_model(make(hidden)).parameters())
+        assert probing.matched(make, wanted, 64) == make(hidden)
+
+
 def test_a_rope_only_where_there_is_a_place_for_it() -> None:
     spec = probing.small("gated_deltanet attention", PROBE, position="rope")
     assert "position" not in spec["body"]["blocks"]["gated_deltanet"]["mixer"]
