@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
+from torch import Tensor
 
-from formery.claims import gtrxl_learning, series, tcnca_learning
+from formery.claims import gtrxl_learning, series, tcnca_costs, tcnca_learning
+from formery.parts.mixers.temporal_convolution import TemporalConvolution
 
 
 def test_words_are_three_tones_in_the_first_half() -> None:
@@ -33,3 +36,19 @@ def test_what_is_asked_was_listed() -> None:
         assert [book[key] for key in row[-num:]] == wanted
         assert set(row[pairs:-num]) == {tcnca_learning.VOCAB - 1}
     assert pairs < tcnca_learning.LENGTH - tcnca_learning.CHUNK
+
+
+@pytest.mark.parametrize(("bend", "passes"), [(1, True), (5, False)])
+def test_costs_are_told_as_the_clock_has_them(bend: int, passes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolutions that are linear, and `bend` times as slow from 8,192 tokens on."""
+
+    def clock(part: object, x: Tensor) -> float:
+        slower = bend if x.shape[1] >= 8192 else 1
+        return 1e-6 * x.shape[1] * (slower if isinstance(part, TemporalConvolution) else 100)
+
+    monkeypatch.setattr(tcnca_costs, "_seconds", clock)
+    found = tcnca_costs.costs()
+    assert found.passed is passes
+    assert found.value["slopes"]["average"] == pytest.approx(1)
+    said = "grows 10.0-fold from 4,096 to 8,192 tokens; the slope is 1.00 before and 1.00 after" in found.note
+    assert said is not passes
