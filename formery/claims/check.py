@@ -23,7 +23,7 @@ class Measured:
     said: str
     """The figures in one line."""
     published: str = ""
-    """The published figures that they stand beside, where there are any."""
+    """What the paper or its release says of the same; nothing that anybody measured here."""
     note: str = ""
     """What a reader should know: the likely reason where the bar is missed, what the check leaves out."""
     seconds: float = 0.0

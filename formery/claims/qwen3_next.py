@@ -95,7 +95,7 @@ def state(seed: int, progress: Progress) -> Measured:
     ]
     said = f"{sizes[0] / 2**30:.2f} GiB against {sizes[1] / 2**30:.2f} GiB for {TOKENS:,} tokens in float32"
     value = {"hybrid": sizes[0], "attention": sizes[1], "tokens": TOKENS}
-    return Measured(value, 4 * sizes[0] == sizes[1], said, "1/4")
+    return Measured(value, 4 * sizes[0] == sizes[1], said, "12 of 48 layers are attention")
 
 
 def create_hollow(override: dict[str, object]) -> Model:
