@@ -173,7 +173,7 @@ UNSEEN = frozenset(
     (
         *("kind", "position", "theta", "fraction", "interleaved", "eps", "heads", "window", "qk_norm_over", "negative"),
         *("order", "pool", "activation", "size", "stride", "padding", "scale", "tie", "top", "renormalise"),
-        *("factor", "trained", "fast", "slow", "truncate", "low", "high"),
+        *("factor", "trained", "fast", "slow", "truncate", "gain", "low", "high"),
         *("groups", "min_step", "max_step", "selective"),
     )
 )

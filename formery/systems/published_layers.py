@@ -118,35 +118,23 @@ def step_limits(mixer: Mapping[str, Any]) -> list[Any]:
     return [mixer["min_step"], {"__float__": "Infinity"} if high is None else high]
 
 
-def rope(config: Mapping[str, Any]) -> tuple[float | None, float]:
-    """(base, fraction) of a config's rotary positions; the base is None where it is null or missing.
+def position(config: Mapping[str, Any], base: float | None, *, fraction: float = 1.0) -> dict[str, Any] | None:
+    """The rope of a config, stretched or not; None where neither it nor the family has a base.
 
-    transformers 5 writes `rope_parameters`, 4 wrote `rope_theta` and `rope_scaling`. BadSpec where angles are scaled.
+    transformers 5 writes `rope_parameters`, 4 wrote `rope_theta`, `partial_rotary_factor` and `rope_scaling`. `base`,
+    and `fraction` of the turned channels, are what the family means where none is given. BadSpec for a base that is
+    null where the family has one, and for stretching that has no part here.
     """
-    given = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    kind = given.get("rope_type", given.get("type", "default"))
-    if kind != "default":
-        raise BadSpec(
-            f"rope_type: formery's rope does not scale its angles, got {kind!r}; only 'default' can be loaded"
-        )
-    theta = given.get("rope_theta", config.get("rope_theta"))
-    fraction = given.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0))
-    return (None if theta is None else float(theta)), float(fraction)
-
-
-def position(given: Mapping[str, Any], base: float) -> tuple[dict[str, Any], float]:
-    """A rope, stretched or not, of a config's `rope_parameters` (or what 4 wrote in their place), and YaRN's gain.
-
-    `base` is what the family means where none is given. transformers scales sines and cosines by the gain; ours are
-    rotations, so that it belongs, squared, to the scale of attention. BadSpec for stretching that has no part here.
-    """
-    kind = given.get("rope_type", given.get("type", "default"))
-    theta = given.get("rope_theta", base)
+    old = {key: config[key] for key in ("rope_theta", "partial_rotary_factor") if key in config}
+    given = {**old, **(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
+    kind, theta = given.get("rope_type", given.get("type", "default")), given.get("rope_theta", base)
     if theta is None:
-        raise BadSpec("rope_theta: these decoders turn by some base, got null; write the base into the config")
-    rope = {"kind": "rope", "theta": float(theta), "fraction": float(given.get("partial_rotary_factor", 1.0))}
+        if base is None and kind == "default":
+            return None
+        raise BadSpec("rope_theta: these layers turn by some base, got null; write the base into the config")
+    rope = {"kind": "rope", "theta": float(theta), "fraction": float(given.get("partial_rotary_factor", fraction))}
     if kind == "default":
-        return rope, 1.0
+        return rope
     if kind not in STRETCHED:
         known = ", ".join(sorted(STRETCHED))
         raise BadSpec(
@@ -160,8 +148,8 @@ def position(given: Mapping[str, Any], base: float) -> tuple[dict[str, Any], flo
     rope |= {"kind": ours, "factor": float(given["factor"]), "trained": int(given["original_max_position_embeddings"])}
     rope |= {name: float(given[their]) for name, their in names.items() if given.get(their) is not None}
     if kind != "yarn":
-        return rope, 1.0
-    return rope | {"truncate": bool(given.get("truncate", True))}, _gain(given, float(given["factor"]))
+        return rope
+    return rope | {"truncate": bool(given.get("truncate", True)), "gain": _gain(given, float(given["factor"]))}
 
 
 STRETCHED: dict[str, tuple[str, dict[str, str]]] = {
@@ -172,7 +160,7 @@ STRETCHED: dict[str, tuple[str, dict[str, str]]] = {
 
 
 def _gain(given: Mapping[str, Any], factor: float) -> float:
-    """By how much YaRN raises queries and keys (arXiv 2309.00071, equation 22), unless the config says it."""
+    """By how much YaRN raises queries and keys: by arXiv 2309.00071, equation 22, unless the config says it."""
     if given.get("attention_factor") is not None:
         return float(given["attention_factor"])
     above, below = given.get("mscale"), given.get("mscale_all_dim")
@@ -180,21 +168,8 @@ def _gain(given: Mapping[str, Any], factor: float) -> float:
     return (above * raised + 1) / (below * raised + 1) if above and below else raised + 1
 
 
-def scale_of(gain: float, width: int) -> float | None:
-    """The scale of attention with heads of a width under a gain of queries and keys; None for the usual one.
-
-    Nine digits: it comes back from `gain_of` alike.
-    """
-    return None if gain == 1.0 else float(f"{width**-0.5 * gain**2:.9g}")
-
-
-def gain_of(scale: float | None, width: int) -> float:
-    """What `scale_of` undoes."""
-    return 1.0 if scale is None else math.sqrt(scale * math.sqrt(width))
-
-
 def rope_parameters(position: Mapping[str, Any] | None, *, always_fraction: bool = False) -> dict[str, Any]:
-    """What `rope` reads as this resolved position: a rope, or none, as a base that is null.
+    """What `position` reads as this resolved one: a rope, stretched or not, or none, as a base that is null.
 
     The fraction of turned channels is left out where it is 1, unless `always_fraction`: families have other defaults.
     """
@@ -204,7 +179,8 @@ def rope_parameters(position: Mapping[str, Any] | None, *, always_fraction: bool
         if position.get("kind") == ours:
             stretched = {"factor": position["factor"], "original_max_position_embeddings": position["trained"]}
             stretched |= {their: position[name] for name, their in names.items()}
-            stretched |= {"truncate": position["truncate"]} if "truncate" in position else {}
+            if kind == "yarn":
+                stretched |= {"truncate": position["truncate"], "attention_factor": position["gain"]}
             return {"rope_type": kind, **stretched, **_turning(position, always_fraction)}
     return {"rope_type": "default", **_turning(position, always_fraction)}
 

@@ -20,6 +20,7 @@ from formery.interop.transformers import config_of, load, save, spec_from_config
 from formery.model import Model
 from formery.parts.channels.mixture_of_experts import BALANCE
 from formery.runtime.generate import generate
+from formery.spec import override
 from tests import goldens
 from tests.parity.agreement import WANTED, assert_same, error, randomised, saved, scores_agree, weights_go_back
 
@@ -48,6 +49,7 @@ SIZES: dict[str, Any] = {
     "eos_token_id": 2,
     "max_position_embeddings": 128,
 }
+STRETCHED = {"rope_theta": 500.0, "factor": 4.0, "original_max_position_embeddings": 16}
 OTHERS: dict[str, dict[str, Any]] = {
     "as released": {},
     "other sizes": {
@@ -61,6 +63,14 @@ OTHERS: dict[str, dict[str, Any]] = {
     },
     "weights as they are": {"norm_topk_prob": False, "tie_word_embeddings": True},
     "some layers dense": {"decoder_sparse_step": 2, "mlp_only_layers": [3]},
+    "stretched as Llama 3": {
+        "rope_parameters": STRETCHED | {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0},
+    },
+    "stretched by YaRN": {"head_dim": 16, "rope_parameters": STRETCHED | {"rope_type": "yarn"}},
+    "stretched by YaRN, in full": {
+        "rope_parameters": STRETCHED
+        | {"rope_type": "yarn", "partial_rotary_factor": 1.0, "attention_factor": 1.3, "beta_fast": 4.0},
+    },
     "attention first": {
         "layer_types": ["full_attention", "linear_attention", "linear_attention", "full_attention"],
         "attention_bias": True,
@@ -125,6 +135,19 @@ def test_beside_transformers(name: str, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("change", [{"gain": 1.0}, {"factor": 1.0}], ids=["gain", "factor"])
+def test_what_yarn_does_is_seen(change: dict[str, float], tmp_path: Path) -> None:
+    """Its gain and its slower turning move scores by far more than the tests above allow."""
+    peer = randomised(Qwen3NextForCausalLM(Qwen3NextConfig(**SIZES | OTHERS["stretched by YaRN"])))
+    model = load(saved(peer, tmp_path)).eval()
+    changes = {f"body.blocks.3.mixer.position.{option}": value for option, value in change.items()}
+    other = Model(override(model.resolved, changes)).eval()
+    other.load_state_dict(model.state_dict())
+    ids = torch.randint(3, 64, (2, 19))
+    with torch.no_grad():
+        assert error(other(ids), peer(ids).logits) > 100 * WANTED
+
+
 def test_what_the_prediction_layer_of_files_is() -> None:
     model = Model(spec_from_config({"model_type": "qwen3_next", **SIZES}))
     theirs = model.to_published("transformers_files")
@@ -157,7 +180,9 @@ def test_balance_is_that_of_transformers() -> None:
     ("change", "message"),
     [
         ({"layer_types": ["a"] * 4}, "layer_types: 4 times"),
-        ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "'yarn'"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "'yarn' needs factor and original_max_position"),
+        ({"rope_scaling": {"rope_type": "longrope", "factor": 4.0}}, "rope_type: .*'longrope'"),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": None}}, "rope_theta: .* got null"),
         ({"hidden_act": "gelu"}, "hidden_act"),
     ],
 )
@@ -167,17 +192,17 @@ def test_configs_that_cannot_be_read(change: dict[str, Any], message: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("override", "message"),
+    ("changes", "message"),
     [
         ({"body.blocks.0.mixer.negative": True}, "negative would be false"),
         ({"body.blocks.3.mixer.gated": False}, "it differs in body.blocks.3.mixer.qkv"),
         ({"body.blocks.1.channel.top": 3}, "top would be 2, here it is 3"),
-        ({"body.blocks.3.mixer.position": None}, "position would be"),
+        ({"body.blocks.3.mixer.position": None}, "rope_theta: .* got null"),
         ({"body.blocks.*.scheme.norm": "rms"}, "norm"),
     ],
 )
-def test_what_transformers_has_no_model_for(override: dict[str, Any], message: str) -> None:
+def test_what_transformers_has_no_model_for(changes: dict[str, Any], message: str) -> None:
     with torch.device("meta"):
-        model = formery.create_model("qwen3_next_tiny", override=override)
+        model = formery.create_model("qwen3_next_tiny", override=changes)
     with pytest.raises(CannotExport, match=message):
         config_of(model)

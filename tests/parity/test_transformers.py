@@ -125,6 +125,8 @@ TEXTS = {
     "olmo_hybrid without positions": lambda: OlmoHybridForCausalLM(
         OlmoHybridConfig(**TEXT, rope_parameters=dict(NOPE))
     ),
+    "olmo_hybrid stretched": lambda: OlmoHybridForCausalLM(OlmoHybridConfig(**TEXT, rope_parameters=dict(LLAMA3))),
+    "olmo_hybrid yarn": lambda: OlmoHybridForCausalLM(OlmoHybridConfig(**TEXT, rope_parameters=dict(YARN))),
     "olmo_hybrid grouped": lambda: OlmoHybridForCausalLM(
         OlmoHybridConfig(
             **TEXT,
@@ -288,7 +290,7 @@ def test_null_positions(tmp_path: Path) -> None:
     [
         ({"rope_parameters": {"rope_type": "llama3", "factor": 8.0}}, "rope_type: 'llama3' needs factor and original"),
         ({"rope_parameters": {"rope_type": "longrope"}}, "rope_type: .*'longrope'"),
-        ({"rope_parameters": YARN | {"partial_rotary_factor": 0.5}}, "partial_rotary_factor: YaRN"),
+        ({"model_type": "olmo_hybrid", "rope_parameters": YARN | {"rope_theta": None}}, "rope_theta: .* got null"),
         ({"model_type": "olmo3", "rope_parameters": YARN}, "one entry for full_attention"),
         ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_type: .*'linear'"),
         ({"hidden_act": "gelu"}, "hidden_act: .*'gelu'"),
@@ -389,10 +391,11 @@ def test_stretched_ropes_of_older_configs() -> None:
 
 def test_a_stretched_rope_turns_less(tmp_path: Path) -> None:
     """The same weights without stretching miss the scores by far, so that the tests above would see it."""
-    for name in ("llama stretched", "qwen2 yarn"):
+    for name in ("llama stretched", "qwen2 yarn", "olmo_hybrid stretched", "olmo_hybrid yarn"):
         peer = randomised(TEXTS[name]())
         model = load(saved(peer, tmp_path / name)).eval()
-        plain = formery.spec.override(model.resolved, {"body.blocks.*.mixer.position": "rope"})
+        at = 2 if "hybrid" in name else "*"  # the last of its three layers is the one with attention
+        plain = formery.spec.override(model.resolved, {f"body.blocks.{at}.mixer.position": "rope"})
         other = formery.Model(plain).eval()
         other.load_state_dict(model.state_dict())
         ids = torch.randint(3, 64, (2, 19))

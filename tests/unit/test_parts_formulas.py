@@ -154,6 +154,17 @@ def test_rope_turns_pairs(interleaved: bool) -> None:
         torch.testing.assert_close(torch.complex(y[..., a], y[..., b]), turned, rtol=1e-6, atol=1e-6)
 
 
+def test_yarn_raises_what_it_turns() -> None:
+    options = {"kind": "yarn", "factor": 4.0, "trained": 16, "fraction": 0.5}
+    plain, raised = (make("position", options | {"gain": gain}, dim=8) for gain in (1.0, 1.5))
+    x = torch.randn(1, 2, 7, 8)
+    torch.testing.assert_close(raised(x)[..., :4], 1.5 * plain(x)[..., :4], rtol=1e-6, atol=1e-6)  # float32 tables
+    close(raised(x)[..., 4:], x[..., 4:])
+    memo: dict[Any, Any] = {}  # of one forward with layers of both
+    for position in (plain, raised):
+        close(position(x, Context(memo=memo)), position(x))
+
+
 def test_pooling() -> None:
     mixer, x = make("mixer", {"kind": "pooling", "size": 3}, grid=(4, 5)), torch.randn(2, 4, 5, DIM)
     for i, j in ((0, 0), (1, 2), (3, 4), (0, 3)):

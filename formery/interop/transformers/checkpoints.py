@@ -33,7 +33,8 @@ def spec_from_config(config: Mapping[str, Any] | str | Path) -> dict[str, Any]:
     """The spec that a config (its content, its file, or the folder with `config.json`) describes.
 
     UnknownName where no system reads its `model_type`; BadSpec where an entry asks for what formery has no part for
-    (scaled rotary angles, an unknown activation), is missing, or is of the wrong type.
+    (a rope stretched in another way than Llama 3.1's or YaRN's, an unknown activation), is missing, or is of the wrong
+    type.
     """
     if isinstance(config, str | Path):
         path = Path(config)

@@ -69,10 +69,8 @@ def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
     scheme = {"kind": "reordered" if olmo else "pre", "norm": norm}
     blocks = []
     for window in _windows(config):
-        position, gain = layers.position(_rope(config, window), OLMO.get(family, ROPE_BASE))
-        if gain != 1.0 and position["fraction"] != 1.0:
-            raise BadSpec("partial_rotary_factor: YaRN that raises scores turns all of a head's channels here, or none")
-        own = {"position": position, "scale": layers.scale_of(gain, width), "window": window}
+        position = layers.position(_of_layer(config, window), OLMO.get(family, ROPE_BASE))
+        own = {"position": position, "window": window}
         blocks.append({"mixer": attention | own, "channel": channel, "scheme": scheme})
     vocab = int(config["vocab_size"])
     return {
@@ -82,20 +80,18 @@ def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _rope(config: Mapping[str, Any], window: int | None) -> dict[str, Any]:
-    """`rope_parameters` of the layers with this window; 4 wrote `rope_theta` and `rope_scaling`.
+def _of_layer(config: Mapping[str, Any], window: int | None) -> Mapping[str, Any]:
+    """The config as layers with this window read their rope of it.
 
     Olmo 3 has one for each kind of layer, and stretches that of full attention alone.
     """
-    given = config.get("rope_parameters") or {}
-    old = {key: config[key] for key in ("rope_theta", "partial_rotary_factor") if key in config}
-    stretched = config.get("rope_scaling") or {}
     if config["model_type"] != "olmo3":
-        return {**old, **stretched, **given}
-    kind = "full_attention" if window is None else "sliding_attention"
+        return config
+    given = config.get("rope_parameters") or {}
     if given and not set(given) <= set(KINDS.values()):
         raise BadSpec(f"rope_parameters: Olmo 3 has one entry for {' and one for '.join(KINDS.values())}")
-    return {**old, **({} if window else stretched), **(given.get(kind) or {})}
+    stretched = config.get("rope_scaling") if window is None else None
+    return {**config, "rope_parameters": given.get(KINDS[window is not None]), "rope_scaling": stretched}
 
 
 def to_config(resolved: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,7 +114,7 @@ def to_config(resolved: Mapping[str, Any]) -> dict[str, Any]:
         "intermediate_size": layers.swiglu_width(channel, dim),
         "hidden_act": "silu",
         "rms_norm_eps": (head.get("norm") or {}).get("eps"),
-        "rope_parameters": _parameters(first, dim),
+        "rope_parameters": layers.rope_parameters(first.get("position")),
         "tie_word_embeddings": head["tie"],
     }
     if family == "mistral":
@@ -130,7 +126,7 @@ def to_config(resolved: Mapping[str, Any]) -> dict[str, Any]:
     kinds = [KINDS[window is not None] for window in windows]
     sliding = next(filter(None, windows), None)
     if family == "olmo3":
-        ropes = {kind: _parameters(mixers[kinds.index(kind)], dim) for kind in kinds}
+        ropes = {kind: layers.rope_parameters(mixers[kinds.index(kind)].get("position")) for kind in kinds}
         none = {"sliding_attention": ropes.get("full_attention"), "full_attention": ropes.get("sliding_attention")}
         return config | {"rope_parameters": none | ropes, "sliding_window": sliding, "layer_types": kinds}
     if sliding is not None and family != "olmo2":
@@ -151,16 +147,6 @@ def _family(resolved: Mapping[str, Any]) -> str:
     if mixers[0].get("bias") and not mixers[0].get("out_bias"):
         return "qwen2"
     return "mistral" if all(windows) else "llama"
-
-
-def _parameters(mixer: Mapping[str, Any], dim: int) -> dict[str, Any]:
-    """`rope_parameters` of a resolved attention."""
-    position = mixer.get("position")
-    written = layers.rope_parameters(position)
-    if position is not None and position.get("kind") == "yarn":
-        width = mixer["head_dim"] or dim // mixer["heads"]
-        written["attention_factor"] = layers.gain_of(mixer.get("scale"), width)
-    return written
 
 
 def _windows(config: Mapping[str, Any]) -> list[int | None]:

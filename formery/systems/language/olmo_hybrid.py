@@ -100,7 +100,7 @@ def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
         heads=heads,
         head_dim=head_dim,
         layout=_layout(config.get("layer_types"), depth),
-        position=_position(config),
+        position=layers.position(config, None),
         kv_heads=int(config.get("num_key_value_heads") or heads),
         linear_heads=linear_heads,
         value_heads=int(config.get("linear_num_value_heads") or heads),
@@ -151,11 +151,6 @@ def _layout(given: Sequence[str] | None, depth: int) -> str:
         if "full_attention" not in given:
             given[-1] = "full_attention"
     return " ".join(layers.mixer_kinds(given, depth))
-
-
-def _position(config: Mapping[str, Any]) -> dict[str, Any] | None:
-    theta, fraction = layers.rope(config)
-    return None if theta is None else {"kind": "rope", "theta": theta, "fraction": fraction}
 
 
 def dialects(resolved: Mapping[str, Any]) -> list[Dialect]:

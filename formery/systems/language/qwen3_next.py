@@ -16,6 +16,7 @@ INTERVAL = 4
 FRACTION = 0.25
 ROPE_BASE = 10000.0
 """Where a config does not give a base."""
+ROPE = {"kind": "rope", "theta": ROPE_BASE, "fraction": FRACTION}
 
 
 def variant(name: str) -> dict[str, Any]:
@@ -28,7 +29,7 @@ def variant(name: str) -> dict[str, Any]:
             attention={"heads": 16, "kv_heads": 2, "head_dim": 256},
             recurrent={"heads": 16, "head_dim": 128, "value_heads": 32, "value_dim": 128},
             experts={"experts": 512, "top": 10, "hidden": 512, "shared": 512},
-            theta=1e7,
+            position=ROPE | {"theta": 1e7},
         )
     return spec(
         dim=128,
@@ -48,8 +49,7 @@ def spec(
     attention: Mapping[str, Any],
     recurrent: Mapping[str, Any],
     experts: Mapping[str, Any],
-    theta: float = ROPE_BASE,
-    fraction: float = FRACTION,
+    position: Mapping[str, Any] | None = ROPE,
     conv: int = 4,
     bias: bool = False,
     dense: Mapping[int, int] | None = None,
@@ -66,7 +66,7 @@ def spec(
         "attention": {
             "kind": "attention",
             **attention,
-            "position": {"kind": "rope", "theta": theta, "fraction": fraction},
+            "position": position,
             "qk_norm": norm,
             "gated": True,
             "bias": bias,
@@ -97,7 +97,6 @@ def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
     depth, num_experts = int(config["num_hidden_layers"]), int(config.get("num_experts", 512))
     step, plain = int(config.get("decoder_sparse_step", 1)), config.get("mlp_only_layers") or []
     sparse = {i for i in range(depth) if i not in plain and num_experts > 0 and (i + 1) % step == 0}
-    theta, fraction = layers.rope({"partial_rotary_factor": FRACTION, **config})
     return spec(
         dim=int(config["hidden_size"]),
         vocab=int(config["vocab_size"]),
@@ -120,8 +119,7 @@ def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
             "shared": int(config.get("shared_expert_intermediate_size", 512)),
             "renormalise": bool(config.get("norm_topk_prob", True)),
         },
-        theta=ROPE_BASE if theta is None else theta,
-        fraction=fraction,
+        position=layers.position(config, ROPE_BASE, fraction=FRACTION),
         conv=int(config.get("linear_conv_kernel_dim", 4)),
         bias=bool(config.get("attention_bias", False)),
         dense={i: int(config["intermediate_size"]) for i in range(depth) if i not in sparse},
