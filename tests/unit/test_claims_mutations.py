@@ -1,8 +1,7 @@
-"""Checks can fail: each is run on something that breaks its claim."""
+"""Checks can fail: each quick one is run on something that breaks its claim."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
@@ -29,18 +28,20 @@ from formery.claims import (
     vit,
 )
 from formery.claims.check import Check
-from formery.context import Cache
+from formery.claims.verifying import check_of, chosen
 from formery.ops import legendre_memory
 from formery.ops.temporal_convolution import temporal_convolution
 from formery.parts.mixers import segment_attention
 from formery.parts.mixers.attention import Attention
 from formery.parts.mixers.pooling import Pooling
 from formery.parts.norms.layer import Layer
+from formery.parts.positions.learned import Learned
 from formery.parts.schemes import gated
 from formery.parts.schemes.scheme import LayerScale
 from formery.parts.stems.patches import Patches
-
-Break = Callable[[pytest.MonkeyPatch], None]
+from formery.rewrites.checks import pre_rmsnorm as checks
+from formery.rewrites.drop import Drop
+from tests.unit.claims_broken import BROKEN, Break, forgetful_cache
 
 
 def pads_counted(patch: pytest.MonkeyPatch) -> None:
@@ -109,17 +110,6 @@ def attention_twice(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(olmo_hybrid.system, "LAYOUT", "(gated_deltanet*2 attention*2)")
 
 
-def forgetful_cache(patch: pytest.MonkeyPatch) -> None:
-    """The cache loses the oldest token."""
-    whole = Cache.append
-
-    def append(self: Cache, *args: Any) -> Any:
-        seen = whole(self, *args)
-        return seen._replace(keys=torch.cat([seen.keys[:, :, :1] * 0, seen.keys[:, :, 1:]], dim=2))
-
-    patch.setattr(Cache, "append", append)
-
-
 def absolute_positions(patch: pytest.MonkeyPatch) -> None:
     """Attention that looks at places as well."""
     whole = Attention.forward
@@ -149,6 +139,15 @@ def wrong_card(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(figures.cards, "card", lambda name: wrong)
 
 
+def without_places(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Learned, "forward", lambda self, x, *_: x)
+
+
+def hardly_trained(patch: pytest.MonkeyPatch) -> None:
+    whole = metaformer_learning.trained
+    patch.setattr(metaformer_learning, "trained", lambda *args, **options: whole(*args, **(options | {"steps": 4})))
+
+
 def not_recentred(patch: pytest.MonkeyPatch) -> None:
     from formery.rewrites import affine
 
@@ -167,6 +166,34 @@ def ranked_backwards(patch: pytest.MonkeyPatch) -> None:
 
     whole = similarity.of_sublayers
     patch.setattr(similarity, "of_sublayers", lambda *args: {k: -v for k, v in whole(*args).items()})
+
+
+def nothing_dropped(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Drop, "perform", lambda model, plan: None)
+
+
+def attention_with_bias(patch: pytest.MonkeyPatch) -> None:
+    whole = llm_drop.build
+
+    def build(role: str, node: Any, dim: int) -> Any:
+        return whole(role, node | {"bias": True} if role == "mixer" else node, dim)
+
+    patch.setattr(llm_drop, "build", build)
+
+
+def recentred_once(patch: pytest.MonkeyPatch) -> None:
+    """Weights that are recentred before the training, and not again after its steps."""
+    whole, first = checks.on_the_fly, {}
+
+    def on_the_fly(parameters: dict[str, Tensor], step: Any) -> dict[str, Tensor]:
+        first.update(whole(parameters, step) if not first else {})
+        return first
+
+    patch.setattr(checks, "on_the_fly", on_the_fly)
+
+
+def slow_norm(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(checks, "cost_of_norms", lambda: {"rms": 1.2, "layer": 1.0, "ratio": 1.2})
 
 
 def other_window(patch: pytest.MonkeyPatch) -> None:
@@ -200,6 +227,8 @@ def chunks_elsewhere(patch: pytest.MonkeyPatch) -> None:
 
 
 BREAKS: list[tuple[Check, Break]] = [
+    *BROKEN,
+    (metaformer.identity_trains, hardly_trained),
     (metaformer.constant_map, pads_counted),
     (metaformer.constant_map, pooling_with_bias),
     (metaformer.zero_parameters, pooling_with_bias),
@@ -215,12 +244,18 @@ BREAKS: list[tuple[Check, Break]] = [
     (decoder.relative_positions, absolute_positions),
     (vit.patches_are_dense, scaled_patches),
     (vit.figures, wrong_card),
+    (vit.positions_alone_order, without_places),
     (pre_rmsnorm.exact, not_recentred),
     (pre_rmsnorm.mean_of_stream, not_recentred),
     (pre_rmsnorm.compression, plain_rms),
+    (pre_rmsnorm.others, not_recentred),
+    (pre_rmsnorm.training, recentred_once),
+    (pre_rmsnorm.cost, slow_norm),
     (llm_drop.planted, ranked_backwards),
     (llm_drop.identity, ranked_backwards),
     (llm_drop.decoding, forgetful_cache),
+    (llm_drop.savings, nothing_dropped),
+    (llm_drop.llama_layer, attention_with_bias),
     (lmuformer.window, other_window),
     (lmuformer.recurrence, forgetful_memory),
     (gtrxl.identity, late_gates),
@@ -237,6 +272,12 @@ def test_a_broken_claim_is_found(check: Check, broken: Break, monkeypatch: pytes
     found = check()
     assert not found.passed
     assert found.said
+
+
+def test_every_quick_check_is_broken() -> None:
+    """Those of slow claims train for minutes; `figures` are one check for all cards, broken on one."""
+    quick = {check_of(claim) for _, claim in chosen() if not claim.get("slow") and claim["id"] != "figures"}
+    assert quick <= {check for check, _ in BREAKS}
 
 
 def accuracies(found: dict[str, float]) -> Any:
@@ -267,10 +308,8 @@ def test_what_decides_about_parity(
 
 
 def test_the_clock_decides_about_cost(monkeypatch: pytest.MonkeyPatch) -> None:
-    from formery.rewrites.checks import pre_rmsnorm as measured
-
     for ratio in (0.8, 1.2):
-        monkeypatch.setattr(measured, "cost_of_norms", lambda r=ratio: {"rms": r, "layer": 1.0, "ratio": r})
+        monkeypatch.setattr(checks, "cost_of_norms", lambda r=ratio: {"rms": r, "layer": 1.0, "ratio": r})
         found = pre_rmsnorm.cost()
         assert found.passed is (ratio < 1)
         assert bool(found.note) is not found.passed
