@@ -1,4 +1,4 @@
-"""What breaks claims about sequences: parts, operators and models that are a little wrong, by the check that sees it."""
+"""What breaks claims about sequences: parts, operators and models that are a little wrong."""
 
 from __future__ import annotations
 
