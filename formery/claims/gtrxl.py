@@ -61,9 +61,14 @@ def identity(seed: int, progress: Progress) -> Measured:
 def gradients(seed: int, progress: Progress) -> Measured:
     """Norm of the sublayers' gradients in the first of twelve layers over that in the last, weights by Glorot."""
     found: dict[str, float] = {}
-    nets = {"GTrXL": ("gru", 2.0), "GTrXL, bias 6": ("gru", 6.0), "TrXL-I": ("sum", 0.0), "TrXL": (None, 0.0)}
-    for name, (gate, bias) in nets.items():
-        model = _model(12, gate, gate_bias=bias)
+    nets: dict[str, dict[str, Any]] = {
+        "GTrXL": {"gate": "gru"},
+        "GTrXL, bias 6": {"gate": "gru", "gate_bias": 6.0},
+        "TrXL-I": {"gate": "sum"},
+        "TrXL": {"gate": None},
+    }
+    for name, options in nets.items():
+        model = _model(12, **options)
         for module in model.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)

@@ -7,6 +7,9 @@ from typing import Any, ClassVar, TypeGuard, TypeVar
 
 from torch import Tensor, nn
 
+from ..errors import BadSpec
+from ..spec import options, short
+
 Resize = Callable[[Tensor, tuple[int, ...], tuple[int, ...]], Tensor]
 """(tensor, old grid, new grid) -> the tensor at the new grid."""
 
@@ -53,6 +56,14 @@ class Part(nn.Module):
         module = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.reset_derived()
         return module
+
+
+def idle(part: type[Part], when: str, **given: Any) -> None:
+    """BadSpec for an option of a part that was set though it has no effect `when` the others are as they are."""
+    schema = options(part.__init__)
+    for name, value in given.items():
+        if value != schema[name].default:
+            raise BadSpec(f"{name} has no effect {when}, got {short(value)}; leave it out")
 
 
 def untouched(module: nn.Module, kind: type[ModuleT]) -> TypeGuard[ModuleT]:

@@ -77,6 +77,44 @@ def test_a_rope_that_cannot_be_stretched(options: dict[str, float], says: str) -
         Model(text({"kind": "attention", "heads": 2, "position": position}))
 
 
+ATTENTION = {"kind": "attention", "heads": 2}
+SEGMENTS = {"kind": "segment_attention", "heads": 2}
+MEMORY = {"kind": "test_time_memory", "heads": 2}
+
+
+@pytest.mark.parametrize(
+    ("mixer", "scheme", "says"),
+    [
+        (ATTENTION | {"qk_norm_over": "width"}, {}, "mixer: qk_norm_over has no effect without a qk_norm, got width"),
+        (SEGMENTS | {"norm_memory": False}, {}, "mixer: norm_memory has no effect without a norm, got false"),
+        (MEMORY | {"hidden": 8}, {}, "mixer: hidden has no effect on a memory of one layer, got 8"),
+        (MEMORY | {"degree": 3}, {}, "mixer: degree has no effect on keys as they are, got 3"),
+        (ATTENTION, {"gate": "input", "bias": 1.0}, r"scheme: bias has no effect on gate 'input', got 1\.0"),
+        (ATTENTION, {"gate": "input", "learned": False}, "scheme: learned has no effect on gate 'input', got false"),
+        (ATTENTION, {"gate": "sum", "bias": 1.0}, "scheme: bias has no effect on gate 'sum'"),
+        (ATTENTION, {"gate": "sum", "learned": False}, "scheme: learned has no effect on gate 'sum'"),
+        (ATTENTION, {"gate": "sum", "linear_bias": True}, "scheme: linear_bias has no effect on gate 'sum', got true"),
+    ],
+)
+def test_options_without_effect(mixer: dict[str, Any], scheme: dict[str, Any], says: str) -> None:
+    with pytest.raises(BadSpec, match=rf"body\.blocks\.0\.{says}.*; leave it out"):
+        Model(text(mixer, scheme={"kind": "gated", **scheme}))
+
+
+@pytest.mark.parametrize(
+    ("mixer", "scheme"),
+    [
+        (ATTENTION | {"qk_norm": "rms", "qk_norm_over": "width"}, {}),
+        (SEGMENTS | {"norm": "layer", "norm_memory": False}, {"gate": "input", "linear_bias": True}),
+        (MEMORY | {"layers": 2, "hidden": 8}, {"gate": "sum", "bias": 2.0}),
+        (MEMORY | {"feature": "polynomial", "degree": 3}, {"gate": "highway", "bias": 1.0, "learned": False}),
+    ],
+)
+def test_the_same_options_where_they_have_one(mixer: dict[str, Any], scheme: dict[str, Any]) -> None:
+    model = Model(text(mixer, scheme={"kind": "gated", **scheme}))
+    assert Model(model.resolved).resolved == model.resolved
+
+
 @pytest.mark.parametrize("order", [-1, 8])
 def test_orders_of_markov_models(order: int) -> None:
     with pytest.raises(BadSpec, match=f"order: a Markov model of 0 to 7 bytes of context is counted here, got {order}"):

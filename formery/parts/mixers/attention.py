@@ -13,6 +13,7 @@ from ...errors import BadSpec
 from ...ops.window_attention import window_attention
 from ...spec import NormSpec, Place, PositionSpec, build
 from ..dense import Dense
+from ..part import idle
 from ..widths import shared_width
 from .masks import attention_mask
 from .mixer import Growth, Mixer
@@ -68,6 +69,8 @@ class Attention(Mixer):
         head_dim = shared_width("head_dim", head_dim, dim, heads)
         if window is not None and window < 1:
             raise BadSpec(f"window is at least 1 (the token itself), got {window}")
+        if qk_norm is None:
+            idle(Attention, "without a qk_norm", qk_norm_over=qk_norm_over)
         self.heads, self.kv_heads, self.head_dim, self.window = heads, kv_heads, head_dim, window
         self.scale = head_dim**-0.5 if scale is None else scale
         self.widths = (heads * head_dim, kv_heads * head_dim, kv_heads * head_dim, heads * head_dim if gated else 0)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ...context import NOTHING, Context, Slot, State
 from ...spec import NormSpec, Place, build
 from ..dense import Dense
+from ..part import idle
 from ..positions.sincos import sine_table
 from ..widths import shared_width
 from .mixer import Mixer
@@ -58,6 +59,8 @@ class SegmentAttention(Mixer):
         at = place or Place("segment_attention")
         self.heads, self.head_dim = heads, shared_width("head_dim", head_dim, dim, heads)
         self.segment, self.memory, self.dim = segment, memory, dim
+        if norm is None:
+            idle(SegmentAttention, "without a norm", norm_memory=norm_memory)
         self.norm_memory, self.through = norm_memory, through
         self.surrogate = not through
         width = heads * self.head_dim

@@ -14,6 +14,7 @@ from ...errors import BadSpec
 from ...ops import feature_maps
 from ...ops import test_time_memory as rules
 from ..dense import Dense
+from ..part import idle
 from ..widths import shared_width
 from .mixer import Mixer
 from .ragged import along_rows, real
@@ -86,9 +87,13 @@ class TestTimeMemory(Mixer):
         super().__init__()
         head_dim = shared_width("head_dim", head_dim, dim, heads)
         value_dim = shared_width("value_dim", value_dim, dim, heads)
-        hidden = 4 * value_dim if hidden is None else hidden
-        if min(layers, hidden, window, chunk, degree) < 1 or (rate is not None and rate <= 0):
+        inner = 4 * value_dim if hidden is None else hidden
+        if min(layers, inner, window, chunk, degree) < 1 or (rate is not None and rate <= 0):
             raise BadSpec("layers, hidden, window, chunk and degree are at least 1, and rate is positive")
+        if layers == 1:
+            idle(TestTimeMemory, "on a memory of one layer", hidden=hidden)
+        if feature == "identity":
+            idle(TestTimeMemory, "on keys as they are", degree=degree)
         self.heads, self.head_dim, self.value_dim, self.eps = heads, head_dim, value_dim, eps
         self.feature, self.degree = feature, degree
         self.key = head_dim if feature == "identity" else feature_maps.width(head_dim, degree)
@@ -104,7 +109,7 @@ class TestTimeMemory(Mixer):
         self.conv = taps(self.widths[0], conv)
         starts = STARTS | ({"retain": DEEP_RETAIN} if layers > 1 else {})
         self.gate_bias = nn.Parameter(torch.tensor([starts[name] for name in self.gates]).repeat_interleave(heads))
-        widths = [self.key, *[hidden] * (layers - 1), value_dim]
+        widths = [self.key, *[inner] * (layers - 1), value_dim]
         self.shapes = tuple(pairwise(widths))
         """Of the memory's matrices."""
         first = [2 / self._length() * torch.randn(heads, *shape) * shape[1] ** -0.5 for shape in self.shapes[:-1]]

@@ -11,6 +11,7 @@ from ...context import Context
 from ...spec import NormSpec, Place
 from ..activations import ACTIVATIONS, Activation
 from ..dense import Dense
+from ..part import idle
 from .scheme import Scheme, Sublayer
 
 Gate = Literal["gru", "input", "output", "highway", "sigtanh", "sum"]
@@ -20,9 +21,10 @@ class Gated(Scheme):
     """gate(x, f(sublayer(norm(x)))), with gates of their own for each sublayer.
 
     `gate` is a GRU's by default; `bias` is where the gates' bias begins: above 0 it keeps them near the identity, so
-    that a policy starts as one without memory. It is learned unless `learned` is false; the gates' linears have biases
-    with `linear_bias`. `activation` f (ReLU; none for null) stands between a sublayer and its gate. Sublayers numbered
-    in `bare` do without a norm here. Layer scale and stochastic depth act on what a gate changes.
+    that a policy starts as one without memory. It is learned unless `learned` is false (`input` and `sum` have none);
+    the gates' linears have biases with `linear_bias` (`sum` has no linears). `activation` f (ReLU; none for null)
+    stands between a sublayer and its gate. Sublayers numbered in `bare` do without a norm here. Layer scale and
+    stochastic depth act on what a gate changes.
     """
 
     EXAMPLES = (
@@ -58,6 +60,10 @@ class Gated(Scheme):
         super().__init__(dim, num_sublayers, norm=norm, scale=scale, drop_path=drop_path, place=place)
         self.activation = activation
         kind = GATES[gate]
+        if not issubclass(kind, _Biased):
+            idle(Gated, f"on gate {gate!r}", bias=bias, learned=learned)
+        if kind is Sum:
+            idle(Gated, "on gate 'sum'", linear_bias=linear_bias)
         self.gates = nn.ModuleList(kind(dim, bias, learned, linear_bias) for _ in range(num_sublayers))
 
     def _norm(self, dim: int, index: int, norm: Any, place: Place) -> nn.Module:

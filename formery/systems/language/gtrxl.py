@@ -147,9 +147,11 @@ def _transformers_rl(resolved: Mapping[str, Any]) -> Dialect:
     for i, block in enumerate(resolved["body"]["blocks"]):
         if block["scheme"]["kind"] == "gated":
             changed = {"mixer.shared": True, "mixer.norm_memory": False, "channel.bias": True}
-            changed |= {f"scheme.{n}": v for n, v in _THEIR_GATES.items()}
+            changed |= {"scheme.activation": None}
+            if block["scheme"]["gate"] == "gru":  # there is no other
+                changed |= {f"scheme.{n}": v for n, v in _THEIR_GATES.items()}
             changes |= {f"body.blocks.{i}.{path}": value for path, value in changed.items()}
     return Dialect("transformers_rl", tuple(rules), changes, ignores=(r"^pos_embs\.inv_freq$",))
 
 
-_THEIR_GATES: dict[str, Any] = {"activation": None, "learned": False, "linear_bias": True, "bias": 0.1}
+_THEIR_GATES: dict[str, Any] = {"learned": False, "linear_bias": True, "bias": 0.1}
