@@ -146,8 +146,8 @@ def _transformers_rl(resolved: Mapping[str, Any]) -> Dialect:
     changes: dict[str, Any] = {"stem.project": False, "head.num_classes": 0}
     for i, block in enumerate(resolved["body"]["blocks"]):
         if block["scheme"]["kind"] == "gated":
-            changed = {"mixer.shared": True, "mixer.norm_memory": False, "channel.bias": True}
-            changed |= {"scheme.activation": None}
+            changed: dict[str, Any] = {"mixer.shared": True, "mixer.norm_memory": False, "channel.bias": True}
+            changed["scheme.activation"] = None
             if block["scheme"]["gate"] == "gru":  # there is no other
                 changed |= {f"scheme.{n}": v for n, v in _THEIR_GATES.items()}
             changes |= {f"body.blocks.{i}.{path}": value for path, value in changed.items()}
