@@ -28,18 +28,8 @@ class Context:
     """(B, past + L) the same with the tokens that a state holds in front; None where there is no padding at all."""
     bounds: Tensor | None = None
     """(N + 1,) offsets of N sequences packed along L; then B is 1."""
-    memory: Tensor | None = None
-    """(B, M, C) tokens to cross-attend to."""
-    memory_padding: Tensor | None = None
-    """(B, M) True where a token of the memory is padding."""
-    condition: Tensor | None = None
-    """(B, D) what the whole forward is conditioned on: a class, a time step, a style."""
     lower_bound: Tensor | None = None
     """(C,) log of what the forget gates of this block keep at least; None where its body sets no bound."""
-    modality: Tensor | None = None
-    """(B, L) modality or task number of each token."""
-    graph: Any = None
-    """Edges between tokens, for mixers over graphs."""
     taps: tuple[int, ...] = ()
     """Which of a body's maps (stages of a pyramid, blocks of a stack) were asked for."""
     last_map: int | None = None
@@ -50,6 +40,14 @@ class Context:
     """Where parts note what someone asked for (balance losses, scores, keys); None where nobody did."""
     memo: dict[Any, Any] | None = None
     """What one layer worked out and later layers of this forward need alike: rotary tables, masks."""
+    memory: Tensor | None = None
+    """(B, M, C) tokens to cross-attend to. No part of formery reads this or the next three yet; others' may."""
+    condition: Tensor | None = None
+    """(B, D) what the whole forward is conditioned on: a class, a time step, a style."""
+    modality: Tensor | None = None
+    """(B, L) modality or task number of each token."""
+    graph: Any = None
+    """Edges between tokens, for mixers over graphs."""
 
     def but(self, **changes: Any) -> Context:
         """The same context with some entries replaced."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -26,6 +28,17 @@ def test_contexts_are_values() -> None:
     assert NOTHING.but(causal=True) == Context(causal=True)
     with pytest.raises(dataclasses.FrozenInstanceError):
         NOTHING.causal = True  # type: ignore[misc]
+
+
+def test_entries_that_no_part_reads_are_told() -> None:
+    root = Path(__file__).parents[2]
+    sources = "\n".join(path.read_text() for path in (root / "formery").rglob("*.py"))
+    names = {field.name for field in dataclasses.fields(Context)}
+    own = (root / "formery" / "context" / "shared.py").read_text()
+    read = {name for name in names if re.search(rf"\bctx\.{name}\b", sources) or f"self.{name}" in own}
+    told = re.search(r"No part reads (.*?) yet", (root / "docs" / "concepts.md").read_text(), re.DOTALL)
+    assert told is not None
+    assert names - read == set(re.findall(r"`(\w+)`", told[1]))
 
 
 def test_what_is_worked_out_once() -> None:

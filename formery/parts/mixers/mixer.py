@@ -22,7 +22,8 @@ class Mixer(Part):
     causal: Causality = "never"
     """Whether a token's output is independent of later tokens: always, where ctx.causal asks for it, never."""
     streams: Splits = "no"
-    """Which splits of a sequence give the output of the whole: any, only its spec's own segments, none."""
+    """Which splits of a sequence give the output of the whole: any, only its spec's own segments (so far of no mixer
+    here; a model with such a one does not stream), none."""
     packs: bool = False
     """Whether packed sequences and padding (at either end of a row) leave real tokens' outputs as they are alone."""
     state_growth: Growth = "constant"
