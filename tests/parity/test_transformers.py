@@ -401,3 +401,36 @@ def test_a_stretched_rope_turns_less(tmp_path: Path) -> None:
         ids = torch.randint(3, 64, (2, 19))
         with torch.no_grad():
             assert error(other(ids), peer(ids).logits) > 100 * WANTED
+
+
+@pytest.mark.parametrize(
+    "kind", [(LlamaConfig, LlamaForCausalLM), (Olmo3Config, Olmo3ForCausalLM)], ids=["llama", "olmo3"]
+)
+def test_tokens_that_end_texts_travel(kind: tuple[Any, Any], tmp_path: Path) -> None:
+    from formery.interop.transformers import save, save_for_auto, wrap
+    from formery.runtime.generate import generate
+
+    config, causal = kind
+    torch.manual_seed(0)
+    peer = randomised(causal(config(**TEXT | {"pad_token_id": 1, "bos_token_id": 2, "eos_token_id": 5})))
+    ids = [[7, 8, 9]]
+    free = peer.generate(torch.tensor(ids), max_new_tokens=8, do_sample=False, eos_token_id=None)[0, 3:].tolist()
+    end = next(token for token in free[1:] if token != free[0])
+    wanted = free[: free.index(end) + 1]
+    peer.config.eos_token_id = peer.generation_config.eos_token_id = end
+    ours = load(saved(peer, tmp_path / "theirs"))
+    (row,) = generate(ours, ids, max_new_tokens=8)
+    assert (row.tokens, row.finish) == (wanted, "end")
+    assert generate(ours, ids, max_new_tokens=8, end=[])[0].tokens == free
+    assert wrap(ours).generate(torch.tensor(ids), max_new_tokens=8, do_sample=False)[0, 3:].tolist() == wanted
+    save(ours, tmp_path / "back")
+    save_for_auto(ours, tmp_path / "auto")
+    for folder in ("back", "auto"):
+        again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / folder)
+        assert again.generate(torch.tensor(ids), max_new_tokens=8, do_sample=False)[0, 3:].tolist() == wanted
+    told = json.loads((tmp_path / "back" / "config.json").read_text())
+    assert (told["pad_token_id"], told["bos_token_id"], told["eos_token_id"]) == (1, 2, end)
+    assert told["max_position_embeddings"] == peer.config.max_position_embeddings
+    del ours.extra["transformers"]
+    save(ours, tmp_path / "unknown")  # transformers' own defaults may lie beyond the vocabulary
+    assert transformers.AutoConfig.from_pretrained(tmp_path / "unknown").eos_token_id is None

@@ -471,6 +471,14 @@ def test_mistakes(tmp_path: Path) -> None:
         FormeryConfig(format=99)
 
 
+def test_wrong_tokens_are_named() -> None:
+    wrapped = wrap(hybrid())
+    with pytest.raises(CannotRun, match="0 to 63 here, got 99 to 99"):
+        wrapped(torch.tensor([[99]]))
+    with pytest.raises(CannotRun, match=r"\(batch, length\), got \(3,\)"):
+        wrapped(torch.tensor([1, 2, 3]))
+
+
 def test_without_transformers() -> None:
     """Configs are read, and registering says what is missing. Registering again is as good as once."""
     register()

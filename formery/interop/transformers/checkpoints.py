@@ -17,6 +17,7 @@ from ... import cards
 from ...errors import BadFile, BadSpec, CannotExport
 from ...files import read_json, write_json
 from .folders import copy, tokenizer_files
+from .told import THEIRS, kept, told
 
 if TYPE_CHECKING:
     import torch
@@ -46,8 +47,8 @@ def load(folder: str | Path, *, override: Mapping[str, Any] | None = None, dtype
     """The model in a folder of transformers (or `hf-hub:owner/name`), in float32 unless another `dtype` is given.
 
     Everything is as the config says: sizes, positions, epsilons, tied tables. `override` replaces nodes of that spec.
-    BadWeights names tensors that are missing, do not fit, or have no use in that model; BadFile says so of a folder
-    that formery saved itself.
+    Tokens that begin, end and pad texts stay with the model: generation ends at them. BadWeights names tensors that are
+    missing, do not fit, or have no use in that model; BadFile says so of a folder that formery saved itself.
     """
     import torch
 
@@ -63,6 +64,8 @@ def load(folder: str | Path, *, override: Mapping[str, Any] | None = None, dtype
         model = Model(model_spec(spec_from_config(path), override=override))
     model.to(dtype=dtype or torch.float32)
     load_published(model, path, own_config=True, strict=True)
+    if said := told(path):
+        model.extra[THEIRS] = said
     return model
 
 
@@ -98,7 +101,7 @@ def config_of(model: Model) -> dict[str, Any]:
         labels = model.extra.get("classes") or [f"LABEL_{i}" for i in range(model.num_classes)]
         config["id2label"] = {str(i): str(label) for i, label in enumerate(labels)}
         config["label2id"] = {str(label): i for i, label in enumerate(labels)}
-    return config | {"dtype": str(next(model.parameters()).dtype).removeprefix("torch.")}
+    return config | kept(model.extra) | {"dtype": str(next(model.parameters()).dtype).removeprefix("torch.")}
 
 
 def save(model: Model, folder: str | Path, *, tokenizer: str | Path | None = None) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import BadFile, CannotExport
 from ...files import atomic, read_json, write_json
 from ...tasks.language import NUM_BYTES, over_bytes
+from .told import TOKENS, kept
 
 if TYPE_CHECKING:
     from ...model import Model
@@ -45,6 +46,8 @@ def save_for_auto(model: Model, folder: str | Path, *, tokenizer: str | Path | N
         raise CannotExport(f"{model.name} predicts no next token, so transformers cannot generate with it")
     found = None if tokenizer is None else tokenizer_files(tokenizer)
     model.save_pretrained(folder)
+    known = kept(model.extra)
+    add_settings(folder, {key: known[key] for key in TOKENS if known[key] is not None})
     if found is not None:
         copy(found, folder)
     elif over_bytes(model):
@@ -102,8 +105,14 @@ def write_byte_tokenizer(folder: Path) -> None:
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
     write_json(folder / "tokenizer_config.json", settings | special)
     ids = {f"{role}_token_id": END for role in ("bos", "eos", "pad")}
+    add_settings(folder, ids)
+
+
+def add_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Say in `generation_config.json` how to generate, beside what it says already."""
     path = folder / "generation_config.json"
-    write_json(path, (read_json(path) if path.is_file() else {}) | ids)
+    if settings:
+        write_json(path, (read_json(path) if path.is_file() else {}) | settings)
 
 
 def byte_letters() -> list[str]:

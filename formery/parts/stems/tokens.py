@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import torch
@@ -43,14 +44,17 @@ class Tokens(Stem):
     def forward(self, inputs: Tensor, ctx: Context) -> tuple[Tensor, Context]:
         if inputs.is_floating_point() and inputs.dim() == 3 and inputs.shape[-1] == self.dim:
             return inputs if self.scale == 1.0 else inputs * self.scale, ctx
-        if inputs.dtype not in (torch.int64, torch.int32):
-            raise CannotRun(f"tokens are whole numbers (int64), got {inputs.dtype}")
-        if inputs.dim() != 2:
-            raise CannotRun(f"tokens are (batch, length), got {tuple(inputs.shape)}")
-        try:
-            x = F.embedding(inputs, self.embed.weight)
-        except IndexError:
-            raise CannotRun(
-                f"tokens are 0 to {self.vocab - 1} here, got {int(inputs.min())} to {int(inputs.max())}"
-            ) from None
+        x = looked_up(inputs, self.vocab, lambda ids: F.embedding(ids, self.embed.weight))
         return x if self.scale == 1.0 else x * self.scale, ctx
+
+
+def looked_up(tokens: Tensor, vocab: int, table: Callable[[Tensor], Tensor]) -> Tensor:
+    """`table` of tokens (B, L); CannotRun where they are none of its `vocab`."""
+    if tokens.dtype not in (torch.int64, torch.int32):
+        raise CannotRun(f"tokens are whole numbers (int64), got {tokens.dtype}")
+    if tokens.dim() != 2:
+        raise CannotRun(f"tokens are (batch, length), got {tuple(tokens.shape)}")
+    try:
+        return table(tokens)
+    except IndexError:
+        raise CannotRun(f"tokens are 0 to {vocab - 1} here, got {int(tokens.min())} to {int(tokens.max())}") from None

@@ -12,7 +12,17 @@ from torch import Tensor
 from ...context import NOTHING, Stream
 from ...measure.running import evaluating
 from ...model import Model
-from .given import check_model, check_options, check_tokenizer, ends_of, prompts_of, seed_of, tokens_of, whole
+from .given import (
+    check_model,
+    check_options,
+    check_tokenizer,
+    ends_of,
+    known_ends,
+    prompts_of,
+    seed_of,
+    tokens_of,
+    whole,
+)
 from .sampling import Chooser, Sampling
 from .stops import Stops
 from .tokenizers import Tokenizer, Unfolding, tokenizer_of
@@ -66,7 +76,7 @@ class Options(TypedDict, total=False):
     stop: Sequence[str]
     """A row's text ends before the first of these strings."""
     end: Sequence[int] | None
-    """Tokens that end a row; the tokenizer's own unless given."""
+    """Tokens that end a row; unless given the tokenizer's own, else those that a checkpoint of transformers named."""
     seed: int
     """Row i draws by `seed + i` and does not depend on its neighbours; 0."""
     chunk: int
@@ -152,7 +162,7 @@ class _Run:
         rows = [tokens_of(prompt, tokenizer, vocab) for prompt in given]
         self.rows = [_Row(prompt, tokenizer, stop) for prompt in rows]
         own = frozenset[int]() if tokenizer is None else tokenizer.end
-        self.ends = own if end is None else ends_of(end, vocab)
+        self.ends = own or known_ends(model) if end is None else ends_of(end, vocab)
         self.choose = Chooser(Sampling(temperature, top_k, top_p, min_p), seed_of(seed), len(rows))
         self.longest = max(map(len, rows))
         self.state = model.new_state(len(rows), self.longest + self.length - 1)

@@ -11,9 +11,7 @@ from .... import spec as specs
 from ....errors import BadFile, BadSpec
 from ....model import Model
 from ....saving import FORMAT, PREVIOUS
-
-THEIRS = "transformers"
-"""Where a model's `extra` keeps what transformers' users set on its config."""
+from ..told import THEIRS
 
 
 class FormeryConfig(PreTrainedConfig):

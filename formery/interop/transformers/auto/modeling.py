@@ -23,10 +23,11 @@ from ....model import Model
 from ....parts.dense import Dense
 from ....parts.heads.head import Features
 from ....parts.heads.next_token import NextToken
-from ....parts.stems.tokens import Tokens
+from ....parts.stems.tokens import Tokens, looked_up
 from ....spec import override
+from ..told import THEIRS
 from .cache import MARGIN, StreamCache, longest
-from .config import THEIRS, FormeryConfig
+from .config import FormeryConfig
 
 PREFIX, NODES = "model.", ("stem", "body", "head")
 UNUSED = ("cache_position", "token_type_ids", "output_router_logits")
@@ -202,7 +203,8 @@ class FormeryModel(FormeryPreTrainedModel):
             raise CannotRun(f"input_ids, inputs_embeds: give one of them, got {given}")
         _refuse(kwargs)
         if inputs_embeds is None:
-            inputs_embeds = self.get_input_embeddings()(input_ids)
+            assert input_ids is not None
+            inputs_embeds = looked_up(input_ids, self.config.vocab_size, self.get_input_embeddings())
         net, (batch, length) = self.net, inputs_embeds.shape[:2]
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training and _can_stream(net)
