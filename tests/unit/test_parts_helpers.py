@@ -15,8 +15,8 @@ from formery.parts.mixers.grids import check_grid
 from formery.parts.mixers.masks import mask_of, places_of
 from formery.parts.mixers.pooling import Pooling
 from formery.parts.mixers.ragged import by_sequence, compacted, last_tokens
-from formery.parts.part import positive
 from formery.parts.resize import resize_grid, resize_square, resize_vector
+from formery.parts.widths import positive, shared_width
 
 paddings = st.integers(1, 8).flatmap(
     lambda length: st.lists(st.lists(st.booleans(), min_size=length, max_size=length), min_size=1, max_size=4)
@@ -146,3 +146,11 @@ def test_what_follows_from_a_weight_follows_its_changes() -> None:
         assert kept(fresh).tolist() == [2, 2, 2]
         fresh.add_(1)  # no version counts this
         assert kept(fresh).tolist() == [4, 4, 4]
+
+
+def test_heads_share_a_width() -> None:
+    assert shared_width("head_dim", None, 12, 4) == 3
+    assert shared_width("head_dim", 5, 12, 7) == 5
+    for given, heads in ((None, 0), (0, 4), (-3, 4)):
+        with pytest.raises(BadSpec, match=f"heads and head_dim are at least 1, got {heads} and {given}"):
+            shared_width("head_dim", given, 12, heads)
