@@ -271,6 +271,8 @@ class Model(nn.Module):
         """State of `batch` streams that have seen nothing, for at most `capacity` tokens each (padding included)."""
         if not self.head.causal:
             raise CannotRun(f"{self.name} does not stream: its head does not predict tokens in order")
+        if batch < 0 or capacity < 0:
+            raise CannotRun(f"a state is of 0 or more streams of 0 or more tokens, got {batch} of {capacity}")
         for path, part in self.named_modules():
             if isinstance(part, Position) and part.longest is not None and capacity > part.longest:
                 raise CannotRun(

@@ -96,3 +96,9 @@ def test_a_stream_that_broke_off_amid_its_layers_is_not_gone_on_with() -> None:
             model(tokens(6)[:, 2:], state=state)
     state.restore(before)
     assert torch.allclose(torch.cat([first, model(tokens(6)[:, 2:], state=state)], 1), model(tokens(6)), atol=1e-6)
+
+
+@pytest.mark.parametrize("sizes", [(1, -1), (-2, 4)])
+def test_states_of_less_than_nothing_are_refused(model: Model, sizes: tuple[int, int]) -> None:
+    with pytest.raises(CannotRun, match="0 or more"):
+        model.new_state(*sizes)
