@@ -151,6 +151,6 @@ def test_what_follows_from_a_weight_follows_its_changes() -> None:
 def test_heads_share_a_width() -> None:
     assert shared_width("head_dim", None, 12, 4) == 3
     assert shared_width("head_dim", 5, 12, 7) == 5
-    for given, heads in ((None, 0), (0, 4), (-3, 4)):
-        with pytest.raises(BadSpec, match=f"heads and head_dim are at least 1, got {heads} and {given}"):
-            shared_width("head_dim", given, 12, heads)
+    for width, heads in ((None, 0), (0, 4), (-3, 4)):
+        with pytest.raises(BadSpec, match=f"heads and head_dim are at least 1, got {heads} and {width}"):
+            shared_width("head_dim", width, 12, heads)
