@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from .models import changes_of, check_overrides, find, open_model
 from .options import SET, THREADS, above_zero
 from .output import JSON, console, emit, say
+
+if TYPE_CHECKING:
+    from ..measure.characterize import Curve
 
 
 def command(
@@ -25,7 +28,8 @@ def command(
 ) -> None:
     """Measure prefill, decode, memory, state and the share of each class of operator as the context grows.
 
-    Growth exponents are fitted over the longer half of the lengths. Stops by itself before memory runs out.
+    Growth exponents are fitted over the longer half of three lengths or more. Stops by itself before memory runs out;
+    when interrupted it shows, and keeps in --out, the lengths measured so far.
 
     Example: [bold]formery characterize olmo_hybrid_tiny decoder_tiny --context 256:8192 --out runs/growth[/bold]
     """
@@ -38,37 +42,70 @@ def command(
     changes = changes_of(set_)
     for subject in subjects:
         check_overrides(subject, changes)
+    if out is not None:
+        _check_out(out)
 
     import torch
 
-    from ..measure.characterize import characterize, lengths_between, plot
+    from ..measure.characterize import characterize, lengths_between
 
+    lengths = lengths_between(first, last)
     place = _device(device)
-    curves = []
-    for subject in subjects:
-        model = open_model(subject, changes).to(place)
-        model = model.to(torch.bfloat16) if bf16 else model
-        curve = characterize(
-            model, lengths_between(first, last), name=subject.text, seconds=seconds, threads=threads,
-            say=lambda text: say(text, stderr=True),
-        )  # fmt: skip
-        curves.append(curve)
-    facts: dict[str, Any] = {"models": [curve.as_dict() for curve in curves], "crossings": _crossings(curves)}
-    if out is not None:
-        from ..files import write_json
+    measured: dict[str, Curve] = {}
 
-        write_json(out / "characterize.json", facts)
-        plot(curves, out / "characterize.png")
+    def keep(curve: Curve) -> None:
+        measured[curve.name] = curve
+        if out is not None:
+            from ..files import write_json
+
+            write_json(out / "characterize.json", _facts(list(measured.values())))
+
+    try:
+        for subject in subjects:
+            model = open_model(subject, changes).to(place)
+            model = model.to(torch.bfloat16) if bf16 else model
+            keep(
+                characterize(
+                    model, lengths, name=subject.text, seconds=seconds, threads=threads,
+                    say=lambda text: say(text, stderr=True), keep=keep,
+                )
+            )  # fmt: skip
+    finally:  # what took minutes to measure is shown, whatever ended it
+        if measured:
+            _show(list(measured.values()), out, as_json)
+
+
+def _check_out(out: Path) -> None:
+    """Unwritable where the results could not be written after all measuring."""
+    from .places import file_to_write, folder_to_write
+
+    folder_to_write(str(out))
+    for suffix in (".json", ".png"):
+        file_to_write(str(out / f"characterize{suffix}"), suffix)
+
+
+def _facts(curves: list[Curve]) -> dict[str, Any]:
+    return {"models": [curve.as_dict() for curve in curves], "crossings": _crossings(curves)}
+
+
+def _show(curves: list[Curve], out: Path | None, as_json: bool) -> None:
+    """Print what was measured, then draw it: the picture may fail, the figures are out."""
+    from ..measure.characterize import counted_tokens, plot
+
+    facts = _facts(curves)
     if as_json:
         emit(facts)
-        return
-    for curve in curves:
-        console().print(curve)
-        if curve.stopped:
-            say(f"stopped: {curve.stopped}")
-    for row in facts["crossings"]:
-        where = "no crossing" if row["tokens"] is None else f"they cross near {row['tokens']:,.0f} tokens"
-        say(f"{row['first']} and {row['second']}, {row['what']}: {where}")
+    else:
+        for curve in curves:
+            console().print(curve)
+            if curve.stopped:
+                say(f"stopped: {curve.stopped}")
+        for row in facts["crossings"]:
+            tokens = row["tokens"]
+            where = "no crossing" if tokens is None else f"they cross near {counted_tokens(tokens)}"
+            say(f"{row['first']} and {row['second']}, {row['what']}: {where}")
+    if out is not None:
+        plot(curves, out / "characterize.png")
 
 
 def _bounds(text: str) -> tuple[int, int]:
@@ -94,7 +131,7 @@ def _device(name: str) -> Any:
     return place
 
 
-def _crossings(curves: list[Any]) -> list[dict[str, Any]]:
+def _crossings(curves: list[Curve]) -> list[dict[str, Any]]:
     from itertools import combinations
 
     from ..measure.characterize import crossing

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
 NEW_TOKENS = 16
 SPLIT_UNTIL = 4096
 """Operators are told apart up to this length: beyond it a profile of all events takes more memory than the model."""
+BRIEF = 0.2
+"""Seconds: of shorter forwards three are profiled, since a single one may be disturbed."""
+WARMUP = 64
+"""The most tokens of the prompt that is read before anything is timed."""
+NOISE = 0.05
+"""Models whose costs differ by no more than this share are taken to cost the same."""
 SPARE = 0.8
 """Share of the free memory that a length may be expected to take."""
 
@@ -62,7 +69,8 @@ class Curve(Report):
     stopped: str | None = None
     """Why longer contexts were not measured; None where all were."""
     exponents: dict[str, float | None] = field(default_factory=dict)
-    """Of prefill, decode and state_bytes: slope of log cost over log length, over the upper half of the lengths."""
+    """Of prefill, decode and state_bytes: slope of log cost over log length, over the upper half of the lengths; None
+    for fewer than three lengths, whose noise would be the slope."""
 
     def table(self) -> Table:
         rows = [
@@ -106,12 +114,15 @@ def characterize(
     threads: int | None = None,
     room: int | None = None,
     say: Callable[[str], None] | None = None,
+    keep: Callable[[Curve], None] | None = None,
 ) -> Curve:
     """Measure prefill, decode, memory, state and operators at each length, rising; a length takes some `seconds` unless
     a single forward takes longer.
 
     Stops, and says why, before a length that is expected to take more than `SPARE` of the memory left (`room` bytes
     unless given: what the machine has). CannotRun for a model that does not stream.
+
+    say: is told what is measured next. keep: is given the curve so far after each length.
     """
     streaming(model)
     wanted = sorted(set(lengths))
@@ -120,6 +131,11 @@ def characterize(
     counted = count_parameters(model)
     points: list[Point] = []
     stopped = None
+
+    def curve(reason: str | None) -> Curve:
+        weights = counted.bytes + counted.buffer_bytes
+        return Curve(name or model.name, counted.total, weights, list(points), reason, _exponents(points))
+
     with evaluating(model), torch.inference_mode(), using_threads(threads), without_collection():
         for length in wanted:
             needed = _expected(model, points, length)
@@ -131,14 +147,26 @@ def characterize(
                 )
                 break
             if say is not None:
-                say(f"{name or model.name}: {length:,} tokens")
+                say(f"{name or model.name}: {counted_tokens(length)}")
+            if not points:  # a first forward loads and chooses what later ones find
+                _read(model, random_input(model, (1, min(length, WARMUP))))
             points.append(_point(model, length, seconds))
-    exponents: dict[str, float | None] = {
-        "prefill": exponent([(p.tokens, p.prefill) for p in points]),
-        "decode": exponent([(p.tokens, p.decode) for p in points]),
-        "state_bytes": exponent([(p.tokens, p.state_bytes) for p in points]),
-    }
-    return Curve(name or model.name, counted.total, counted.bytes + counted.buffer_bytes, points, stopped, exponents)
+            if keep is not None:
+                keep(curve(None if length == wanted[-1] else f"nothing beyond {counted_tokens(length)} was measured"))
+    return curve(stopped)
+
+
+def counted_tokens(number: float) -> str:
+    """1 token, 2,048 tokens."""
+    text = f"{number:,.0f}"
+    return f"{text} token{'' if text == '1' else 's'}"
+
+
+def _exponents(points: Sequence[Point]) -> dict[str, float | None]:
+    kinds = ("prefill", "decode", "state_bytes")
+    if len(points) < 3:
+        return dict.fromkeys(kinds)
+    return {kind: exponent([(p.tokens, getattr(p, kind)) for p in points]) for kind in kinds}
 
 
 def _left(device: torch.device) -> int | None:
@@ -162,7 +190,10 @@ def _point(model: Model, length: int, seconds: float) -> Point:
     prefill, state = _prefill(model, prompt, seconds)
     decode = [_timed(model, token, state) for _ in range(NEW_TOKENS + 1)][1:]
     # Both are warm from the prefill: a long prompt is not read again for that.
-    split = operator_split(lambda: _read(model, prompt), warmup=False) if length <= SPLIT_UNTIL else None
+    split = None
+    if length <= SPLIT_UNTIL:
+        repeats = 3 if median(prefill) < BRIEF else 1
+        split = operator_split(lambda: _read(model, prompt), warmup=False, repeats=repeats)
     held = peak_memory(_Reader(model), prompt, warmup=False).activations
     return Point(length, median(prefill), median(decode), state_bytes(model, length), held, split)
 
@@ -184,7 +215,8 @@ def _read(model: Model, prompt: Tensor) -> tuple[Any, Stream]:
 
 
 def _prefill(model: Model, prompt: Tensor, seconds: float) -> tuple[list[float], Stream]:
-    """Times of reading the prompt; the first reading warms up, and is all there is where it takes long."""
+    """Times of reading the prompt; the first is all there is where it takes long, and left out elsewhere: it
+    chooses what fits this length."""
     samples: list[float] = []
     end = perf_counter() + seconds
     while len(samples) < 2 or (perf_counter() < end and len(samples) < 20):
@@ -220,14 +252,18 @@ def slope(pairs: Sequence[tuple[float, float]]) -> float | None:
 
 def crossing(first: Curve, second: Curve, what: str = "prefill") -> float | None:
     """The length from which on the model that was slower is the faster one, interpolated between measured lengths in
-    logarithms; None where the same one is faster throughout."""
+    logarithms; None where the same one is faster throughout, but for differences within `NOISE`."""
     mine = {p.tokens: getattr(p, what) for p in first.points}
     theirs = {p.tokens: getattr(p, what) for p in second.points}
     shared = sorted(mine.keys() & theirs.keys())
     ratios = [math.log(mine[n] / theirs[n]) for n in shared]
-    for a, b, low, high in zip(shared, shared[1:], ratios, ratios[1:], strict=False):
-        if low * high < 0:
-            return math.exp(math.log(a) + (math.log(b) - math.log(a)) * low / (low - high))
+    clear = [i for i, ratio in enumerate(ratios) if abs(ratio) > math.log1p(NOISE)]
+    for before, after in pairwise(clear):
+        if ratios[before] * ratios[after] < 0:
+            at = max(i for i in range(before, after) if ratios[i] * ratios[after] <= 0)
+            low, high = ratios[at], ratios[at + 1]
+            a, b = math.log(shared[at]), math.log(shared[at + 1])
+            return math.exp(a + (b - a) * low / (low - high))
     return None
 
 
@@ -239,35 +275,65 @@ def plot(curves: Sequence[Curve], path: Any) -> None:
 
     from ..files import atomic
 
-    figure = Figure(figsize=(11, 3.4 + 2.6 * -(-len(curves) // 3)), layout="constrained")
-    subfigures: Any = figure.subfigures(2, 1, height_ratios=(3.4, 2.6 * -(-len(curves) // 3)))
+    rows = -(-len(curves) // 3)
+    heights = (3.2 + 0.16 * len(curves), 0.4 + 2.6 * rows)  # inches; a line of the legends for each model
+    figure = Figure(figsize=(11, sum(heights)), layout="constrained")
+    subfigures: Any = figure.subfigures(2, 1, height_ratios=heights)
     above, below = subfigures
-    kinds = {"prefill": "prefill (s)", "decode": "next token (s)", "state_bytes": "state (bytes)"}
-    for axes, (what, label) in zip(above.subplots(1, 3), kinds.items(), strict=True):
+    _plot_costs(curves, above.subplots(1, 3))
+    panels = below.subplots(rows, min(3, len(curves)), squeeze=False).flatten()
+    bands = _plot_operators(curves, panels)
+    if bands:
+        below.legend(bands.values(), bands.keys(), loc="outside lower center", ncols=len(bands), fontsize=8)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format=Path(path).suffix.lstrip(".") or "png", dpi=150)
+
+
+def _plot_costs(curves: Sequence[Curve], panels: Iterable[Any]) -> None:
+    from matplotlib.ticker import LogFormatter
+
+    kinds = {
+        "prefill": ("prefill (ms)", 1e3),
+        "decode": ("next token (ms)", 1e3),
+        "state_bytes": ("state (MiB)", 2**-20),
+    }
+    for axes, (what, (label, factor)) in zip(panels, kinds.items(), strict=True):
         for curve in curves:
             slope = curve.exponents.get(what)
             text = curve.name if slope is None else f"{curve.name}: {slope:.2f}"
-            axes.plot([p.tokens for p in curve.points], [getattr(p, what) for p in curve.points], marker="o", ms=3,
-                      label=text)  # fmt: skip
-        axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
+            costs = [factor * getattr(p, what) for p in curve.points]
+            axes.plot([p.tokens for p in curve.points], costs, marker="o", ms=3, label=text)
+        if any(curve.points for curve in curves):  # nothing has no logarithm
+            axes.set_xscale("log", base=2)
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(LogFormatter())  # 6, not 6 x 10^0
+            axes.yaxis.set_minor_formatter(LogFormatter())
         axes.set_xlabel("context (tokens)")
-        axes.set_title(f"{label}; growth exponents", fontsize=9)
+        axes.set_ylabel(label)
+        axes.set_title(f"{label.partition(' (')[0]}; growth exponents", fontsize=9)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=7)
-    rows = below.subplots(-(-len(curves) // 3), min(3, len(curves)), squeeze=False).flatten()
-    for axes, curve in zip(rows, curves, strict=False):
+        axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2))  # below: curves fill the panel
+
+
+def _plot_operators(curves: Sequence[Curve], panels: Sequence[Any]) -> dict[str, Any]:
+    """Draws a panel for each model; returns a drawn area for each class that occurs in any."""
+    from matplotlib import color_sequences
+
+    occur = [kind for kind in CLASSES if any((p.operators or {}).get(kind) for curve in curves for p in curve.points)]
+    colors = [color_sequences["tab10"][CLASSES.index(kind)] for kind in occur]
+    drawn: dict[str, Any] = {}
+    for axes, curve in zip(panels, curves, strict=False):
         told = [p for p in curve.points if p.operators]
         axes.set_title(f"{curve.name}: share of a prefill's time (%)", fontsize=9)
+        axes.set_xlabel("context (tokens)")
         if not told:  # a stack of nothing has no logarithmic axis
             continue
         splits = [shares(p.operators or {}) for p in told]
-        bands = [[100 * split[kind] for split in splits] for kind in CLASSES]
-        axes.stackplot([p.tokens for p in told], bands, labels=CLASSES, alpha=0.85)
+        bands = [[100 * split[kind] for split in splits] for kind in occur]
+        areas = axes.stackplot([p.tokens for p in told], bands, colors=colors, alpha=0.85)
+        drawn |= dict(zip(occur, areas, strict=True))
         axes.set_xscale("log", base=2)
         axes.set_ylim(0, 100)
-        axes.legend(fontsize=6, loc="upper left", ncols=2)
-    for axes in rows[len(curves) :]:
+    for axes in panels[len(curves) :]:
         axes.set_axis_off()
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format=Path(path).suffix.lstrip(".") or "png", dpi=150)
+    return drawn

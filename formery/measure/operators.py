@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from statistics import median
 from typing import Any
 
 import torch
@@ -31,18 +32,23 @@ def class_of(name: str) -> str:
     return next((kind for kind, words in WORDS.items() if any(word in name for word in words)), "other")
 
 
-def operator_split(call: Callable[[], Any], *, warmup: bool = True) -> dict[str, float]:
-    """Seconds of each class in one call, on the device that does its work.
+def operator_split(call: Callable[[], Any], *, warmup: bool = True, repeats: int = 1) -> dict[str, float]:
+    """Seconds of each class in one call, on the device that does its work: each class's median over `repeats` calls.
 
     That is an accelerator where the call ran kernels on one (the processor's own time passes beside theirs), and the
     processor otherwise, whatever else the machine has.
 
     warmup: make one that is not counted before; without it, such a call was made already.
     """
-    from torch.profiler import ProfilerActivity, profile
-
     if warmup:
         call()
+    splits = [_profiled(call) for _ in range(repeats)]
+    return {kind: median(split[kind] for split in splits) for kind in CLASSES}
+
+
+def _profiled(call: Callable[[], Any]) -> dict[str, float]:
+    from torch.profiler import ProfilerActivity, profile
+
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])
     with quiet(), profile(activities=activities) as profiler:
         call()

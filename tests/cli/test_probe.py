@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from formery.cli.app import run
 from tests.cli.conftest import Answer
 
 Ask = Callable[..., Answer]
+
+# The package gives the function of this name.
+growth = import_module("formery.measure.characterize")
 
 SMALL = ["--steps", 4, "--width", 16, "--batch", 4, "--set", "sizes=[2]", "--set", "trained=[2]", "--set", "vocab=16"]
 
@@ -39,6 +46,40 @@ def test_growth_is_told(ask: Ask, tmp_path: Path) -> None:
     assert [point["tokens"] for point in report["models"][0]["points"]] == [16, 32]
     assert (tmp_path / "run" / "characterize.png").is_file()
     assert "growth exponents" in ask(*arguments[:-2]).out
+
+
+def test_growth_needs_a_place_to_write_before_it_measures(
+    refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(growth, "characterize", lambda *_, **__: pytest.fail("measured before looking at --out"))
+    (tmp_path / "file").touch()
+    (tmp_path / "run" / "characterize.png").mkdir(parents=True)
+    for out in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "run"):
+        assert "--out" in refused("characterize", "decoder_tiny", "--context", "16:32", "--out", out)
+
+
+@pytest.mark.parametrize("ended", [KeyboardInterrupt, MemoryError])
+def test_growth_that_is_interrupted_keeps_what_is_there(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: type[BaseException]
+) -> None:
+    real = growth._point
+
+    def point(model: Any, length: int, seconds: float) -> Any:
+        if model.name == "mamba2_tiny" and length > 16:
+            raise ended
+        return real(model, length, seconds)
+
+    monkeypatch.setattr(growth, "_point", point)
+    arguments = ["characterize", "decoder_tiny", "mamba2_tiny", "--context", "16:64", "--seconds", "0.01"]
+    with nullcontext() if ended is KeyboardInterrupt else suppress(ended):
+        assert run([*arguments, "--out", str(tmp_path / "run")]) != 0
+    found = json.loads((tmp_path / "run" / "characterize.json").read_text())
+    measured = {row["name"]: [point["tokens"] for point in row["points"]] for row in found["models"]}
+    assert measured == {"decoder_tiny": [16, 32, 64], "mamba2_tiny": [16]}
+    said = capsys.readouterr().out
+    assert "mamba2_tiny: growth exponents prefill -, decode -, state_bytes -" in said
+    assert "stopped: nothing beyond 16 tokens was measured" in said
+    assert (tmp_path / "run" / "characterize.png").is_file()
 
 
 @pytest.mark.parametrize(
