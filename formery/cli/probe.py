@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from .models import changes_of
 from .options import above_zero
 from .output import JSON, emit, say, table
+
+if TYPE_CHECKING:
+    from ..search.journal import Journal
+
+Keep = Callable[[str, Callable[[], Any]], Any]
+REPORT, PICTURE = "probe.json", "probe.png"
 
 
 def command(
@@ -24,7 +31,11 @@ def command(
     options: list[str] | None = typer.Option(
         None, "--set", metavar="OPTION=VALUE", help="An option of the probe, such as sizes=[4,8]; may be given often."
     ),
-    out: Path | None = typer.Option(None, help="Folder for probe.json and probe.png; what is there already is kept."),
+    out: Path | None = typer.Option(
+        None,
+        help="Folder for probe.json and probe.png, of this call's layouts. Scores of trained models stay in work/: "
+        "called again there, with these or more layouts, only models that are missing or of another size are trained.",
+    ),
     as_json: bool = JSON,
 ) -> None:
     """Train small models of equal size on drawn sequences, and score them at every difficulty.
@@ -41,6 +52,9 @@ def command(
         raise BadSpec("give each layout once")
     probe = make(**checked(make, given, task))
 
+    if out is not None:
+        _check_place(out)
+
     from ..training import probing
 
     specs = probing.equal(models, probe, width=width, position="rope" if rope else None)
@@ -48,13 +62,13 @@ def command(
     identity = {"probe": {"name": task, **given}, "training": training}
     found = probing.run_probe(
         probe, specs, steps=steps, seeds=range(seeds), batch_size=batch, learning_rate=learning_rate,
-        say=lambda text: say(text, stderr=True), once=None if out is None else _kept(out, identity),
+        say=lambda text: say(text, stderr=True), once=None if out is None else _kept(out, identity, probe.sizes),
     )  # fmt: skip
     if out is not None:
         from ..files import write_json
 
-        write_json(out / "probe.json", found)
-        probing.plot(found, out / "probe.png")
+        write_json(out / REPORT, found)
+        probing.plot(found, out / PICTURE)
     if as_json:
         emit(found)
         return
@@ -68,10 +82,48 @@ def command(
     table(title, ("model", "parameters", *sizes), rows, right=range(1, len(sizes) + 2))
 
 
-def _kept(out: Path, identity: dict[str, Any]) -> Any:
-    """The journal of this probe in `out`: models that are done are not trained again; another one is refused there."""
+def _check_place(out: Path) -> None:
+    """Unwritable where the report would take the place of a file that is not a probe's, before anything is trained."""
+    from ..errors import BadFile, Unwritable
+    from ..files import read_json
+
+    path = out / REPORT
+    if not path.exists():
+        return
+    try:
+        there = read_json(path)
+    except BadFile:
+        there = None
+    if not isinstance(there, dict) or not {"probe", "trained", "sizes", "models"} <= there.keys():
+        raise Unwritable(f"{path} is there and not of a probe; move it away, or choose another --out")
+
+
+def _kept(out: Path, identity: dict[str, Any], sizes: Iterable[int]) -> Keep:
+    """The journal of this probe in `out`: models that are done are not trained again, those whose entry is damaged are;
+    another probe is refused there."""
     from ..search.journal import Journal
 
     journal = Journal(out / "work" / "journal")
     journal.begin(identity, resume=True)
-    return lambda name, make: journal.once(name.replace("*", "x").replace(" ", "_"), make)
+    wanted = {str(size) for size in sizes}
+
+    def once(key: str, make: Callable[[], Any]) -> Any:
+        if journal.has(key) and (damage := _damage(journal, key, wanted)):
+            say(f"{damage}: that model is trained again", stderr=True)
+            journal.forget(key)
+        return journal.once(key, make)
+
+    return once
+
+
+def _damage(journal: Journal, key: str, sizes: set[str]) -> str:
+    """What is wrong with an entry of the journal; nothing if it holds a score for each of the sizes."""
+    from ..errors import BadFile
+
+    try:
+        trial = journal.get(key)
+    except BadFile as error:
+        return str(error)
+    scores = trial.get("accuracy") if isinstance(trial, dict) else None
+    whole = isinstance(scores, dict) and all(isinstance(scores.get(size), int | float) for size in sizes)
+    return "" if whole else f"the entry {key} in {journal.folder} is not a probe's"

@@ -38,6 +38,10 @@ class Journal:
         value: T = self.get(name)
         return value
 
+    def forget(self, name: str) -> None:
+        """Forget a result, if it is there, so that it is made again."""
+        self._path(name).unlink(missing_ok=True)
+
     def discard(self) -> None:
         """Forget everything, as if nothing had been begun."""
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,12 +23,15 @@ from ..layout import parse
 from ..measure.inputs import as_model
 from ..measure.running import evaluating
 from ..model import Model
+from ..spec import short
 from .loop import train
 
 Say = Callable[[str], None]
 HEAD_DIM = 16
 """Of the mixers of small models: their heads are as many as fit the width."""
 JUDGED_ITEMS = 256
+SHOWN = 40
+"""Characters of a model's name in a picture, and in the key it is kept under: names of files end at 255 bytes."""
 
 
 def small(layout: str, probe: Probe, *, width: int = 64, hidden: int | None = None, position: Any = None) -> Any:
@@ -149,11 +155,12 @@ def run_probe(
 ) -> dict[str, Any]:
     """Train every model (name -> spec) on the probe for each seed and judge it at the probe's sizes; plain data.
 
-    `once(name, make)` may keep what was had before (a journal's), so that an interrupted probe goes on.
+    `once(key, make)` may keep what was had before (a journal's), so that an interrupted probe goes on; a key is what
+    `trial_key` says, so that the same name with another spec is trained anew.
     """
     if not models:
         raise BadSpec("nothing to probe: give at least one model")
-    keep = once or (lambda name, make: make())
+    keep = once or (lambda key, make: make())
     rows = []
     for name, spec in models.items():
         resolved = model_spec(spec)
@@ -174,7 +181,7 @@ def run_probe(
                 found = {str(size): accuracy(model, probe, size, seed=seed) for size in probe.sizes}
                 return {"seed": seed, "accuracy": found, "seconds": round(monotonic() - begun, 2)}
 
-            trials.append(keep(f"{name}-{seed}", trial))
+            trials.append(keep(trial_key(name, resolved, seed), trial))
         rows.append({
             "name": name,
             "parameters": _params(spec),
@@ -188,6 +195,14 @@ def run_probe(
     }  # fmt: skip
 
 
+def trial_key(name: str, resolved: Mapping[str, Any], seed: int) -> str:
+    """What a trained model is kept under, fit for a file's name: the start of its name for who looks, and a digest of
+    its resolved spec, as the size of a layout depends on those it is compared with."""
+    shown = re.sub(r"[^A-Za-z0-9_]+", "_", name.replace("*", "x"))[:SHOWN]
+    digest = hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest()[:16]
+    return f"{shown}-{digest}-{seed}"
+
+
 def plot(found: Mapping[str, Any], path: str | Path) -> None:
     """Accuracy against difficulty, a line a model, as PNG or SVG by the path's ending."""
     from matplotlib.figure import Figure
@@ -199,7 +214,7 @@ def plot(found: Mapping[str, Any], path: str | Path) -> None:
     sizes = found["sizes"]
     for row in found["models"]:
         values = [100 * row["accuracy"][str(n)] for n in sizes]
-        (line,) = axes.plot(sizes, values, marker="o", label=f"{row['name']} ({row['parameters']:,})")
+        (line,) = axes.plot(sizes, values, marker="o", label=f"{short(row['name'], SHOWN)} ({row['parameters']:,})")
         for trial in row["trials"] if len(row["trials"]) > 1 else ():
             axes.scatter(
                 sizes, [100 * trial["accuracy"][str(n)] for n in sizes], s=9, color=line.get_color(), alpha=0.5

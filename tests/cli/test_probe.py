@@ -40,6 +40,53 @@ def test_what_another_probe_left_is_refused(ask: Ask, refused: Callable[..., str
     assert "vocab" in refused(*arguments, "--set", "vocab=32")
 
 
+def entries(out: Path) -> list[Path]:
+    return sorted(path for path in (out / "work" / "journal").iterdir() if path.stem != "identity")
+
+
+def test_a_layout_of_another_size_is_trained_anew(ask: Ask, tmp_path: Path) -> None:
+    def attention(*others: str) -> dict[str, Any]:
+        return ask("probe", "mqar", "attention", *others, *SMALL, "--out", tmp_path, "--json").json["models"][0]
+
+    alone = attention()
+    assert len(entries(tmp_path)) == 1
+    widened = attention("mamba2")
+    assert widened["parameters"] > alone["parameters"], "or nothing is tried here"
+    assert len(entries(tmp_path)) == 3
+    assert widened["trials"] != alone["trials"]
+    assert attention() == alone
+    assert len(entries(tmp_path)) == 3
+
+
+def test_long_layouts_are_kept(ask: Ask, tmp_path: Path) -> None:
+    ask("probe", "mqar", " ".join(["attention"] * 30), *SMALL, "--out", tmp_path)
+    (entry,) = entries(tmp_path)
+    assert entry.name.startswith("attention_attention")
+
+
+@pytest.mark.parametrize(
+    "left", ['{"seed": 0, "accu', "null", '{"seed": 0, "accuracy": {}}', '{"accuracy": {"2": null}}']
+)
+def test_a_damaged_entry_is_made_again(ask: Ask, tmp_path: Path, left: str) -> None:
+    arguments = ["probe", "mqar", "attention", *SMALL, "--out", tmp_path, "--json"]
+    before = ask(*arguments).json["models"][0]["accuracy"]
+    (entry,) = entries(tmp_path)
+    entry.write_text(left)
+    again = ask(*arguments)
+    assert "trained again" in again.err
+    assert again.json["models"][0]["accuracy"] == before
+    assert "trained again" not in ask(*arguments).err
+
+
+@pytest.mark.parametrize("left", ['{"mine": 1}', "[1]", "notes", None])
+def test_what_is_not_a_probes_stays(refused: Callable[..., str], tmp_path: Path, left: str | None) -> None:
+    path = tmp_path / "probe.json"
+    path.mkdir() if left is None else path.write_text(left)
+    assert "not of a probe" in refused("probe", "mqar", "attention", *SMALL, "--out", tmp_path)
+    assert list(tmp_path.iterdir()) == [path], "nothing is begun there"
+    assert left is None or path.read_text() == left
+
+
 def test_growth_is_told(ask: Ask, tmp_path: Path) -> None:
     arguments = ["characterize", "decoder_tiny", "--context", "16:32", "--seconds", 0.01, "--out", tmp_path / "run"]
     report = ask(*arguments, "--json").json
@@ -95,6 +142,15 @@ def test_growth_that_is_interrupted_keeps_what_is_there(
         (["probe", "selective_copy", "attention", "--set", "remembered=0"], "selective_copy.remembered"),
         (["probe", "digits_pixels", "attention", "--set", "sizes=[12]"], "multiple of 8"),
         (["probe", "parity", "attention", "--set", "sizes=9"], "parity.sizes"),
+        (["probe", "mqar", "attention", "--set", "sizes=abc"], "mqar.sizes"),
+        (["probe", "mqar", "attention", "--set", "sizes=[]"], "mqar.sizes"),
+        (["probe", "mqar", "attention", "--set", "sizes=[a]"], "mqar.sizes"),
+        (["probe", "mqar", "attention", "--set", "vocab=abc"], "mqar.vocab"),
+        (["probe", "mqar", "attention", "--set", "fillers=abc"], "mqar.fillers"),
+        (["probe", "phonebook", "attention", "--set", "digits=abc"], "phonebook.digits"),
+        (["probe", "needle", "attention", "--set", "depth=abc"], "needle.depth"),
+        (["probe", "permutations", "attention", "--set", "things=2.5"], "permutations.things"),
+        (["probe", "permutations", "attention", "--set", "things=9"], "2 to 5"),
         (["probe", "mqar", "attention", "attention"], "once"),
         (["probe", "mqar", "pooling", *SMALL], "pooling"),
         (["characterize", "decoder_tiny", "--context", "9:3"], "512:65536"),

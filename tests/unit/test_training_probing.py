@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from formery.create import create_model
+from formery.create import create_model, model_spec
 from formery.data.probes.probe import IGNORED, JUDGED, Probe, ProbeData
 from formery.data.probes.recall import mqar
 from formery.data.probes.tracking import parity
@@ -96,9 +96,21 @@ def test_a_probe_learns_and_keeps_what_is_done() -> None:
     assert json.loads(json.dumps(found)) == found
     (row,) = found["models"]
     assert row["accuracy"]["4"] > 0.8
-    kept["delta-0"]["accuracy"]["4"] = 0.123  # type: ignore[index]
+    (key,) = kept
+    kept[key]["accuracy"]["4"] = 0.123  # type: ignore[index]
     again = probing.run_probe(probe, {"delta": spec}, steps=150, once=once)
     assert again["models"][0]["accuracy"]["4"] == 0.123
+
+
+def test_a_model_is_kept_under_its_spec_and_a_short_name() -> None:
+    small, wide = (model_spec(probing.small("attention*2", PROBE, width=16, hidden=n)) for n in (32, 33))
+    key = probing.trial_key("attention*2", small, 0)
+    assert key.startswith("attentionx2-")
+    assert key == probing.trial_key("attention*2", dict(reversed(small.items())), 0)
+    assert len({key, probing.trial_key("attention*2", wide, 0), probing.trial_key("attention*2", small, 1)}) == 3
+    long = probing.trial_key("../ä " * 200, small, 12)
+    assert len(long.encode()) < 80
+    assert "/" not in long
 
 
 def test_what_cannot_be_probed() -> None:
