@@ -63,14 +63,6 @@ def iterated(x: Tensor, steps: int = STEPS, eps: float = 1e-7) -> Tensor:
     return (X.mT if tall else X).reshape(x.shape)
 
 
-def values(x: Tensor, steps: int = STEPS) -> Tensor:
-    """What the iteration makes of singular values x (of a matrix of norm 1), one by one."""
-    a, b, c = COEFFICIENTS
-    for _ in range(steps):
-        x = a * x + b * x**3 + c * x**5
-    return x
-
-
 def macs(rows: int, columns: int, steps: int = STEPS) -> int:
     """Multiply-accumulates for one matrix."""
     short, long = min(rows, columns), max(rows, columns)
