@@ -122,7 +122,7 @@ def test_beside_transformers(name: str, tmp_path: Path) -> None:
     model = load(folder).eval()
     ids = scores_agree(model, peer, positions=True)
     with torch.no_grad():
-        ours = [one.tokens for one in generate(model, ids, max_new_tokens=5)]
+        ours = [one.tokens for one in generate(model, ids, max_new_tokens=5, end=[])]
         assert peer.generate(ids, max_new_tokens=5, do_sample=False, eos_token_id=None)[:, 19:].tolist() == ours
     save(model, tmp_path / "ours")
     again = Qwen3NextForCausalLM.from_pretrained(tmp_path / "ours").eval()
