@@ -9,7 +9,7 @@ import torch
 import formery
 from formery.measure import Comparison, Work, compare
 
-from .record import Record
+from .record import Record, asked
 from .small_models import DTYPES, MODELS, pair, prompt
 from .streams import Ours, Theirs, bytes_read, compared, hush, work_of_token
 
@@ -36,19 +36,16 @@ def table(threads: int, seconds: float, only: str = "") -> Record:
     hush()
     torch.set_num_threads(threads)
 
-    def asked(words: str) -> bool:
-        return any(part in words for part in only.split(","))
-
     for name in MODELS:
         for dtype in DTYPES:
             conditions = {"model": name, "task": "decode", "dtype": dtype}
-            if asked(" ".join(conditions.values())):
+            if asked(" ".join(conditions.values()), only):
                 record.add(conditions, lambda n=name, d=dtype: decode(n, d, threads, seconds))  # type: ignore[misc]
         conditions = {"model": name, "task": "own decode", "dtype": "float32 to others"}
-        if asked(" ".join(conditions.values())):
+        if asked(" ".join(conditions.values()), only):
             record.add(conditions, lambda n=name: own_decode(n, threads, seconds))  # type: ignore[misc]
     for name in MODELS:
-        if asked(f"{name} agreement"):
+        if asked(f"{name} agreement", only):
             record.note(f"{name} agreement", lambda n=name: agreement(n))  # type: ignore[misc]
     return record
 

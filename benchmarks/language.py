@@ -13,7 +13,7 @@ from formery.measure import Comparison, Work, peak_memory
 from formery.measure.characterize import slope
 from formery.measure.operators import operator_split, shares
 
-from .record import Record
+from .record import Record, asked
 from .small_models import DTYPES, MODELS, pair, prompt
 from .streams import compared, fresh_cache, hush, work_of_prefill
 
@@ -52,22 +52,19 @@ def table(threads: int, seconds: float, only: str = "") -> Record:
     hush()
     torch.set_num_threads(threads)
 
-    def asked(words: str) -> bool:
-        return any(part in words for part in only.split(","))
-
     for name in MODELS:
         for task, dtype, length, last in TASKS:
             conditions = {"model": name, "task": task, "dtype": dtype}
-            if asked(" ".join(conditions.values())):
+            if asked(" ".join(conditions.values()), only):
                 record.add(
                     conditions,
                     lambda n=name, d=dtype, t=length, k=last: prefill(n, d, t, k, threads, seconds),  # type: ignore[misc]
                 )
     for name in MODELS:
         for words, tell in ((f"memory {LONG}", memory), ("operators 1024", operators)):
-            if asked(f"{name} {words}"):
+            if asked(f"{name} {words}", only):
                 record.note(f"{name} {words}", lambda n=name, t=tell: t(n))  # type: ignore[misc]
-        if name in LINEAR and asked(f"{name} growth"):
+        if name in LINEAR and asked(f"{name} growth", only):
             record.note(f"{name} growth", lambda n=name: growth(n))  # type: ignore[misc]
     return record
 

@@ -21,6 +21,11 @@ from formery.ops.linear import chosen
 LIBRARIES = ("formery", "torch", "timm", "transformers")
 
 
+def asked(words: str, only: str) -> bool:
+    """Whether any of `only`, parts of words separated by commas, stands in them."""
+    return any(part in words for part in only.split(","))
+
+
 @dataclass
 class Cell:
     """One comparison under one set of conditions."""

@@ -40,8 +40,8 @@ def accelerate(model: ModelT, on: bool = True, *, pack: bool = False, int8: bool
     `pack` keeps a second copy of the weights in oneDNN's order for inference (no gradient asked for, eval mode), where
     that was measured to be faster; it follows every change of a weight but those made behind torch's back, through
     `.data`. Values change by rounding only. `int8` keeps a copy in whole numbers, from which a few rows (one token of a
-    few streams) take their products: it is read in a quarter of float32's time, and values change by some 0.5 % a
-    layer, so measure the score (`ops.linear.int8`). Names in the state dict, hooks, types and saving are untouched;
+    few streams) take their products, in about half of float32's time; values change by 0.5 to 0.9 % a layer, so
+    measure the score (`ops.linear.int8`). Names in the state dict, hooks, types and saving are untouched;
     layers whose class or owner computes something else are left alone. `on=False` takes everything off again; both may
     be repeated.
     """

@@ -299,8 +299,8 @@ def _plot_costs(curves: Sequence[Curve], panels: Iterable[Any]) -> None:
     }
     for axes, (what, (label, factor)) in zip(panels, kinds.items(), strict=True):
         for curve in curves:
-            slope = curve.exponents.get(what)
-            text = curve.name if slope is None else f"{curve.name}: {slope:.2f}"
+            growth = curve.exponents.get(what)
+            text = curve.name if growth is None else f"{curve.name}: {growth:.2f}"
             costs = [factor * getattr(p, what) for p in curve.points]
             axes.plot([p.tokens for p in curve.points], costs, marker="o", ms=3, label=text)
         if any(curve.points for curve in curves):  # nothing has no logarithm

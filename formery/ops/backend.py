@@ -8,10 +8,7 @@ convolution before them, wherever plain work on more than one token is done, and
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextlib import AbstractContextManager
 from functools import cache
 from importlib.util import find_spec
 from typing import Literal, get_args
@@ -20,8 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from ..errors import BadSpec, CannotRun
+from ..errors import CannotRun
 from ..extras import need
+from .switch import Switch
 
 Mode = Literal["auto", "triton", "torch", "reference"]
 """auto: `triton` for tensors on CUDA devices where it is installed and takes them, else `torch`; reference: the
@@ -38,31 +36,19 @@ TAPS = 16
 OLDEST = (8, 0)
 """The compute capability from which on there are bfloat16 and tf32 products."""
 
-_mode: ContextVar[Mode | None] = ContextVar("formery_recurrence", default=None)
+SWITCH = Switch("the recurrence backend", "FORMERY_RECURRENCE", get_args(Mode))
 
 
 def mode() -> Mode:
     """What decides: what `using`, else FORMERY_RECURRENCE, asks for; without either 'auto'."""
-    asked = _mode.get()
-    return asked if asked is not None else _valid(os.environ.get("FORMERY_RECURRENCE", "auto"), "FORMERY_RECURRENCE")
+    return SWITCH()  # type: ignore[return-value]
 
 
-def _valid(name: str, where: str) -> Mode:
-    if name not in get_args(Mode):
-        raise BadSpec(f"{where} is {name!r}; it is one of {', '.join(get_args(Mode))}")
-    return name  # type: ignore[return-value]
-
-
-@contextmanager
-def using(name: Mode) -> Iterator[None]:
+def using(name: Mode) -> AbstractContextManager[None]:
     """Within the block, recurrences use the form `name`; BadSpec for another, MissingExtra where triton is missing."""
-    if _valid(name, "the recurrence backend") == "triton":
+    if name == "triton":
         need("triton", "gpu")
-    token = _mode.set(name)
-    try:
-        yield
-    finally:
-        _mode.reset(token)
+    return SWITCH.using(name)
 
 
 def takes_kernels(*inputs: Tensor | None, fits: bool = True) -> bool:

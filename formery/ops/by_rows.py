@@ -13,6 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .forms import watched
+
 LARGE = 16 << 20
 """Bytes of the widened tensor beyond which pieces are faster."""
 PIECE = 8 << 20
@@ -25,7 +27,7 @@ def by_rows(work: Callable[[Tensor], Tensor], x: Tensor, width: int) -> Tensor:
     In one piece where gradients are asked for (what stands in between is kept then), where the work is small, on
     accelerators, and where somebody traces or compiles.
     """
-    if torch.is_grad_enabled() or not x.is_cpu or torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+    if torch.is_grad_enabled() or not x.is_cpu or watched():
         return work(x)
     rows = x.numel() // max(1, x.shape[-1])
     size = rows * width * x.element_size()

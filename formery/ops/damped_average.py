@@ -15,6 +15,7 @@ from torch import Tensor
 from torch._higher_order_ops.scan import scan
 from torch.nn import functional as F
 
+from .forms import without_autocast
 from .profiled import SCAN, profiled
 
 EXPORTED_CHUNK = 32
@@ -39,10 +40,7 @@ def damped_average(
     x: Tensor, keep: Tensor, write: Tensor, read: Tensor, state: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """The fastest form. Inside `torch.autocast` as outside: nothing is rounded to its dtype."""
-    if not x.is_meta and torch.is_autocast_enabled(x.device.type):
-        with torch.autocast(x.device.type, enabled=False):
-            return _fastest(x, keep, write, read, state)
-    return _fastest(x, keep, write, read, state)
+    return without_autocast(x, lambda: _fastest(x, keep, write, read, state))
 
 
 def _fastest(x: Tensor, keep: Tensor, write: Tensor, read: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -29,17 +29,13 @@ def transformed() -> bool:
 
 def watched() -> bool:
     """Whether somebody compiles, traces or transforms operations, and so takes the plain ones."""
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._get_tracing_state() is not None
-        or torch._C._are_functorch_transforms_active()
-    )
+    return torch.compiler.is_compiling() or transformed()
 
 
 def may_overwrite(state: Tensor, *others: Tensor) -> bool:
     """Whether a state that its owner gives away may be written over: plain work, and no gradient passes or has passed
     through it."""
-    if torch.compiler.is_compiling() or transformed() or state.requires_grad:
+    if watched() or state.requires_grad:
         return False
     return not (torch.is_grad_enabled() and any(x.requires_grad for x in others))
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch._higher_order_ops.scan import scan
 from torch.nn import functional as F
 
+from .forms import without_autocast
 from .profiled import SCAN, profiled
 
 LOG_CHUNK = 7
@@ -80,10 +81,7 @@ def reference(u: Tensor, tables: Tables, memory: Tensor | None = None) -> tuple[
 @profiled(SCAN)
 def legendre_memory(u: Tensor, tables: Tables, memory: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The fastest form. Inside `torch.autocast` as outside: nothing is rounded to its dtype."""
-    if not u.is_meta and torch.is_autocast_enabled(u.device.type):
-        with torch.autocast(u.device.type, enabled=False):
-            return _fastest(u, tables, memory)
-    return _fastest(u, tables, memory)
+    return without_autocast(u, lambda: _fastest(u, tables, memory))
 
 
 def _fastest(u: Tensor, tables: Tables, memory: Tensor | None) -> tuple[Tensor, Tensor]:

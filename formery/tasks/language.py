@@ -18,6 +18,8 @@ from .task import KEPT_NAN, Batch, Split, Task, check_split, judging
 
 IGNORED = -100
 NUM_BYTES = 256
+THEIRS = "transformers"
+"""Where a model's `extra` keeps what transformers' config says beside the network: tokens that end texts, and more."""
 
 
 class Language(Task):
@@ -121,6 +123,14 @@ class Language(Task):
 def over_bytes(model: Model) -> bool:
     """Whether a model's tokens are bytes: as many kinds, and nothing else said of them."""
     return model.num_classes == NUM_BYTES and model.extra.get("tokens", "bytes") == "bytes"
+
+
+def known_ends(model: Model) -> frozenset[int]:
+    """Tokens that end texts, as the checkpoint said that the model was loaded from."""
+    told = model.extra.get(THEIRS)
+    ends = told.get("eos_token_id") if isinstance(told, dict) else None
+    ends = ends if isinstance(ends, list) else [ends]
+    return frozenset(token for token in ends if type(token) is int and 0 <= token < model.num_classes)
 
 
 def _check_scores(scores: Tensor, ids: Tensor, vocab: int) -> None:

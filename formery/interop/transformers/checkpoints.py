@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from ... import cards
 from ...errors import BadFile, BadSpec, CannotExport
 from ...files import read_json, write_json
+from ...tasks.language import THEIRS
 from .folders import copy, tokenizer_files
-from .told import THEIRS, kept, told
+from .told import kept, told
 
 if TYPE_CHECKING:
     import torch

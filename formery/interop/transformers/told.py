@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ...files import read_json
+from ...tasks.language import THEIRS
 
-THEIRS = "transformers"
-"""Where a model's `extra` keeps what transformers' users set on its config."""
 TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 LONGEST = "max_position_embeddings"
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..forms import watched
 from ..remembered import Remembered
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
@@ -55,8 +56,7 @@ def plain(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str
     y = F.linear(x, weight, bias)
     if activation is None:
         return y
-    watched = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    owned = type(y) is Tensor and not torch.is_grad_enabled() and not watched
+    owned = type(y) is Tensor and not torch.is_grad_enabled() and not watched()
     return (IN_PLACE if owned else ACTIVATIONS)[activation](y)
 
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from ...context import NOTHING, Context, State
 from ...errors import BadSpec
-from ...ops.forms import transformed, without_autocast
+from ...ops.forms import watched, without_autocast
 from ..dense import Dense
 from .channel import Channel
 from .swiglu import SwiGLU
@@ -67,7 +67,7 @@ class MixtureOfExperts(Channel):
         if ctx.record is not None and BALANCE in ctx.record:
             ctx.record[BALANCE].append(self._balance(shares, chosen, ctx.padding))
         weights = weights.to(x.dtype)
-        if torch.compiler.is_compiling() or transformed():  # sizes may not depend on values
+        if watched():  # sizes may not depend on values
             y = self._by_all(tokens, weights, chosen)
         else:
             y = self._by_chosen(tokens, weights, chosen)

@@ -28,7 +28,7 @@ class LayerScale(nn.Module):
 
 
 def at(modules: nn.ModuleList, index: int) -> nn.Module:
-    """modules[index], without the checks of indices that cost a small model's token a tenth of its time."""
+    """modules[index] in a third of the time: no check of the index."""
     module = modules._modules[str(index)]
     assert module is not None
     return module

@@ -68,14 +68,6 @@ def check_tokenizer(tokenizer: Any) -> None:
         )
 
 
-def known_ends(model: Model) -> frozenset[int]:
-    """Tokens that end texts, as the checkpoint said that the model was loaded from."""
-    told = model.extra.get("transformers")
-    ends = told.get("eos_token_id") if isinstance(told, dict) else None
-    ends = ends if isinstance(ends, list) else [ends]
-    return frozenset(token for token in ends if type(token) is int and 0 <= token < model.num_classes)
-
-
 def ends_of(given: Any, vocab: int) -> frozenset[int]:
     """Tokens that end a row; BadSpec where they are none of the model's."""
     if not isinstance(given, Iterable):

@@ -12,12 +12,12 @@ from torch import Tensor
 from ...context import NOTHING, Stream
 from ...measure.running import evaluating
 from ...model import Model
+from ...tasks.language import known_ends
 from .given import (
     check_model,
     check_options,
     check_tokenizer,
     ends_of,
-    known_ends,
     prompts_of,
     seed_of,
     tokens_of,

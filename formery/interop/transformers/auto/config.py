@@ -11,7 +11,7 @@ from .... import spec as specs
 from ....errors import BadFile, BadSpec
 from ....model import Model
 from ....saving import FORMAT, PREVIOUS
-from ..told import THEIRS
+from ....tasks.language import THEIRS
 
 
 class FormeryConfig(PreTrainedConfig):

@@ -25,7 +25,7 @@ from ....parts.heads.head import Features
 from ....parts.heads.next_token import NextToken
 from ....parts.stems.tokens import Tokens, looked_up
 from ....spec import override
-from ..told import THEIRS
+from ....tasks.language import THEIRS
 from .cache import MARGIN, StreamCache, longest
 from .config import FormeryConfig
 
