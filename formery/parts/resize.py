@@ -10,13 +10,13 @@ from torch.nn import functional as F
 Grid = tuple[int, ...]
 
 
-def resize_grid(table: Tensor, old: Grid, new: Grid) -> Tensor:
-    """A table (*old, C) of positions at the grid `new`: bicubic and antialiased on maps, linear in one dimension."""
+def resize_grid(table: Tensor, old: Grid, new: Grid, *, antialias: bool = True) -> Tensor:
+    """A table (*old, C) of positions at the grid `new`: bicubic on maps (antialiased or not), linear on others."""
     if old == new:
         return table
     maps = table.movedim(-1, 0)[None].float()
     if len(old) == 2:
-        resized = F.interpolate(maps, size=new, mode="bicubic", antialias=True, align_corners=False)
+        resized = F.interpolate(maps, size=new, mode="bicubic", antialias=antialias, align_corners=False)
     else:
         resized = F.interpolate(maps, size=new, mode="linear" if len(old) == 1 else "trilinear", align_corners=False)
     return resized[0].movedim(0, -1).to(table.dtype)

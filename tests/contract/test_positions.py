@@ -14,7 +14,10 @@ from tests.contract.subjects import DIM, OTHER_GRIDS, Promise, Subject, subjects
 
 
 def inputs(subject: Subject, batch: int) -> Tensor:
-    """Tokens (B, *grid, C), or queries (B, H, L, D) for parts that turn them."""
+    """Tokens (B, *grid, C), queries (B, H, L, D) for parts that turn them, or scores (B, H, N, N)."""
+    if subject.part.acts_on == "scores":
+        draw = torch.Generator().manual_seed(1)
+        return torch.randn(batch, DIM, 24, 24, generator=draw, dtype=torch.float64)
     if subject.part.acts_on == "tokens":
         return subject.tokens(batch)
     return torch.stack([subject.tokens(batch, seed=head).flatten(1, -2) for head in range(3)], dim=1)
@@ -29,7 +32,7 @@ def check_shape(subject: Subject) -> None:
     assert subject.make()(x).shape == x.shape
 
 
-@POSITIONS.promise(rank=1)
+@POSITIONS.promise(rank=1, acts_on=("tokens", "queries and keys"))
 def check_places_decide(subject: Subject) -> None:
     """Tokens handed over in another order with their places give the same in that order."""
     position, x = subject.make(), inputs(subject, 2)
@@ -52,7 +55,7 @@ def check_packed_sequences_begin_anew(subject: Subject) -> None:
     close(position(x, Context(bounds=bounds)), separate)
 
 
-@POSITIONS.promise(rank=1)
+@POSITIONS.promise(rank=1, acts_on=("tokens", "queries and keys"))
 def check_shorter_sequences(subject: Subject) -> None:
     position, x = subject.make(), inputs(subject, 2)
     axis = x.dim() - 2
@@ -87,6 +90,20 @@ def check_lengths_are_kept(subject: Subject) -> None:
         for s in (0, 40)
     ]
     torch.testing.assert_close(products[1].sum(-1), products[0].sum(-1), rtol=1e-4, atol=1e-4)
+
+
+@POSITIONS.promise(acts_on="scores")
+def check_bias_is_one_of_two_places(subject: Subject) -> None:
+    """The same for the whole batch, of the places alone, and what is added; another grid has a bias as well."""
+    position, x = subject.make(), inputs(subject, 2)
+    bias = position.bias()
+    assert bias.shape == (DIM, 24, 24)
+    close(position(x), x + bias)
+    close(position.bias(subject.grid), bias)
+    other = OTHER_GRIDS[len(subject.grid)]
+    count = torch.Size(other).numel()
+    assert position.bias(other).shape == (DIM, count, count)
+    assert differ(bias[:, 0], bias[:, 1])
 
 
 @POSITIONS.parametrize(subjects("position", ranks=(1, 2)))

@@ -16,13 +16,12 @@ from .merge import Merge
 
 
 class ConvMerge(Merge):
-    """A norm where one is given, then a convolution of `size` with `stride` and `padding`.
+    """A convolution of `size` with `stride` and `padding`, a `norm` before and an `out_norm` behind it where given.
 
-    PoolFormer: 3, 2, 1 without norm; ConvNeXt: 2, 2, 0 after a layer norm.
+    PoolFormer: 3, 2, 1 without norms; ConvNeXt: 2, 2, 0 after a norm; EfficientFormer: 3, 2, 1 before a batch norm.
     """
 
-    EXAMPLES = ({}, {"size": 2, "padding": 0, "norm": "layer"})
-    writes, neighbours = ("conv",), (("norm", "conv"),)
+    EXAMPLES = ({}, {"size": 2, "padding": 0, "norm": "layer"}, {"out_norm": "batch", "bias": False})
 
     def __init__(
         self,
@@ -33,6 +32,7 @@ class ConvMerge(Merge):
         stride: Annotated[int, Field(gt=0)] = 2,
         padding: Annotated[int, Field(ge=0)] = 1,
         norm: NormSpec | None = None,
+        out_norm: NormSpec | None = None,
         bias: bool = True,
         place: Place | None = None,
     ) -> None:
@@ -41,7 +41,11 @@ class ConvMerge(Merge):
         self.stride, self.size, self.padding = stride, size, padding
         self.norm = None if norm is None else build("norm", norm, dim, place=place.at("norm"))
         self.conv = channels_last_conv(dim, out, size, stride, padding, bias=bias)
+        self.out_norm = None if out_norm is None else build("norm", out_norm, out, place=place.at("out_norm"))
         self.reads = ("conv",) if norm is None else ("norm",)
+        self.writes = ("conv",) if out_norm is None else ("out_norm",)
+        self.neighbours = (("norm", "conv"),) if norm is not None else ()
+        self.neighbours += (("conv", "out_norm"),) if out_norm is not None else ()
 
     def new_grid(self, grid: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(max(1, (n + 2 * self.padding - self.size) // self.stride + 1) for n in grid)
@@ -49,5 +53,7 @@ class ConvMerge(Merge):
     def forward(self, x: Tensor, ctx: Context = NOTHING) -> Tensor:
         x = x if self.norm is None else self.norm(x, ctx)
         if untouched(self.conv, nn.Conv2d):
-            return map_convolution(x, self.conv.weight, self.conv.bias, self.stride, self.padding)
-        return self.conv(x.movedim(-1, 1)).movedim(1, -1)
+            x = map_convolution(x, self.conv.weight, self.conv.bias, self.stride, self.padding)
+        else:
+            x = self.conv(x.movedim(-1, 1)).movedim(1, -1)
+        return x if self.out_norm is None else self.out_norm(x, ctx)

@@ -1,7 +1,8 @@
-"""Positions: added to tokens, or turning queries and keys."""
+"""Positions: added to tokens or to the scores of attention, or turning queries and keys."""
 
 INDEX = {
     "learned": "learned:Learned",
+    "relative_table": "relative_table:RelativeTable",
     "rope": "rope:RoPE",
     "rope_llama3": "rope_llama3:RoPELlama3",
     "sincos": "sincos:SinCos",

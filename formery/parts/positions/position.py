@@ -11,9 +11,10 @@ from ..part import Part
 
 
 class Position(Part):
-    """Tells tokens where they are: added to tokens (B, *grid, C), or turning queries and keys (B, H, L, D)."""
+    """Tells tokens where they are: added to tokens (B, *grid, C), turning queries and keys (B, H, L, D), or added to
+    the scores of attention (B, H, queries, keys)."""
 
-    acts_on: ClassVar[Literal["tokens", "queries and keys"]] = "tokens"
+    acts_on: ClassVar[Literal["tokens", "queries and keys", "scores"]] = "tokens"
     longest: int | None = None
     """How many tokens of a text it has places for; None where there is no end."""
 

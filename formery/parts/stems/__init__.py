@@ -2,6 +2,7 @@
 
 INDEX = {
     "conv": "conv:ConvStem",
+    "convs": "convs:Convs",
     "frame_convolutions": "frame_convolutions:FrameConvolutions",
     "frames": "frames:Frames",
     "patches": "patches:Patches",
