@@ -26,6 +26,7 @@ COMMANDS = {
     "probe": "probe",
     "shrink": "shrink",
     "export": "export",
+    "deploy": "deploy",
     "verify": "verify",
     "doctor": "doctor",
 }

@@ -20,6 +20,7 @@ from ..errors import BadData, BadFile, BadSpec
 from ..files import atomic
 from ..model import Model
 from . import facts
+from .deploy.opening import REPORT, Deployed, opened
 from .onnx_model import OnnxModel
 
 Row = dict[str, Any]
@@ -28,8 +29,9 @@ READERS = 4
 """Threads that decode images."""
 
 
-def open_predictor(path: str | Path) -> Model | OnnxModel:
-    """The saved model in a folder (or in a run's folder), or an exported one in an .onnx file; BadFile for others."""
+def open_predictor(path: str | Path) -> Model | OnnxModel | Deployed:
+    """The saved model in a folder (or in a run's folder), a deployed one in its chosen form, or an exported one in an
+    .onnx file; BadFile for others."""
     path = Path(path)
     if path.suffix.lower() == ".onnx":
         return OnnxModel(path)
@@ -37,11 +39,18 @@ def open_predictor(path: str | Path) -> Model | OnnxModel:
         raise BadFile(f"{path} is no model; give the folder of a saved model, or an .onnx file")
     if not (path / "config.json").is_file() and (path / "model" / "config.json").is_file():
         path = path / "model"
+    if (path / REPORT).is_file():
+        return opened(path)
     return Model.from_pretrained(path).eval()
 
 
 def predict(
-    model: Model | OnnxModel, source: str | Path, *, batch_size: int = 64, top: int = 1, skip_broken: bool = False
+    model: Model | OnnxModel | Deployed,
+    source: str | Path,
+    *,
+    batch_size: int = 64,
+    top: int = 1,
+    skip_broken: bool = False,
 ) -> Iterator[Row]:
     """Rows of plain data, one a file below `source` (or for that file), in the order of their paths.
 

@@ -35,6 +35,7 @@ OPTIONS = {
     "probe": "--steps --seeds --width --batch --learning-rate --set --json",
     "shrink": "--out --drop --unit --data --max-drop --no-fold",
     "export": "--out --set --any-size --tolerance --int8 --data --max-drop",
+    "deploy": "--data --forms --batch --at-least --threads --set",
 }
 FLAGS = "--causal --json --yaml --card --skip-broken --layers --count --bf16 --no-fold --any-size"
 """Options without a value."""

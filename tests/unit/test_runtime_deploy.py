@@ -1,0 +1,172 @@
+"""Deployment: exact rewrites first, then the fastest form that agrees on images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from formery import registry
+from formery.errors import BadFile, BadSpec, CannotRewrite, CannotRun
+from formery.model import Model
+from formery.rewrites.rewrite import Exact
+from formery.runtime.deploy import deploy, forms_of, opened
+from formery.runtime.deploy.agreement import agreement
+from formery.runtime.deploy.forms import FORMS
+from formery.runtime.deploy.pictures import crops, pictures
+from formery.runtime.deploy.run import fits
+from formery.runtime.predict import open_predictor
+
+SPEC = {
+    "stem": {"kind": "convs", "widths": [8, 12], "img_size": 32},
+    "body": {"kind": "pyramid", "dims": [12, 16], "depths": [1, 1], "mixer": "depthwise_conv",
+             "scheme": {"kind": "pre", "scale": 0.5}, "merge": {"kind": "conv", "out_norm": "batch"}},
+    "head": {"kind": "classes", "num_classes": 4},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    torch.manual_seed(0)
+    made = Model(SPEC).eval()
+    with torch.no_grad():
+        for name, tensor in made.state_dict().items():
+            if "running" not in name and tensor.dim() == 1:
+                tensor.add_(0.3 * torch.randn_like(tensor))
+    made.extra["classes"] = list("abcd")
+    made.extra["preprocess"] = {
+        "mean": [0.5] * 3, "std": [0.25] * 3, "size": [32, 32], "channels": 3, "interpolation": "bilinear",
+        "fit": "crop",
+    }  # fmt: skip
+    return made
+
+
+def quickly(model: Model, out: Path, **more: Any) -> Any:
+    return deploy(model, out, seconds=0.2, threads=1, **more)
+
+
+def test_what_is_left_in_the_folder(model: Model, tmp_path: Path) -> None:
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    told: list[str] = []
+    report = quickly(model, tmp_path / "out", forms=["packed", "bfloat16", "onnx"], at_least=0.5, tell=told.append)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert model.plans == []
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    assert files == {"config.json", "model.safetensors", "model.onnx", "deploy.json", "deploy.png"}
+    fold = report.rewrites[0]
+    assert fold["rewrite"] == "fold"
+    assert fold["taken"]
+    assert fold["steps"]["batch_norm_into_writer"] == 3
+    assert fold["steps"]["scale_into_writer"] == 4
+    assert fold["difference"] < 1e-5
+    assert [row["form"] for row in report.rows] == ["as it came", "eager", "packed", "bfloat16", "onnx"]
+    assert all(row["difference"] < 1e-4 for row in report.rows if row["form"] in ("eager", "packed", "onnx"))
+    assert any("form: onnx" in line for line in told)
+    assert json.loads((tmp_path / "out" / "deploy.json").read_text())["chosen"] == report.chosen
+    images = pictures(model, count=3)
+    run = opened(tmp_path / "out", "eager")
+    torch.testing.assert_close(run(images), model(images), rtol=1e-4, atol=1e-4)
+    assert opened(tmp_path / "out").form == report.chosen
+    predictor = open_predictor(tmp_path / "out")
+    assert predictor.extra["classes"] == list("abcd")
+    assert predictor(images).dtype == torch.float32
+
+
+def test_int8_and_compiled(model: Model, tmp_path: Path) -> None:
+    report = quickly(model, tmp_path / "out", forms=["int8", "compiled"], at_least=0.0)
+    rows = {row["form"]: row for row in report.rows}
+    assert 1e-6 < rows["int8"]["difference"] < 0.2
+    assert rows["compiled"]["difference"] < 1e-4
+    assert (tmp_path / "out" / "int8.onnx").exists()
+
+
+def test_only_what_agrees_is_chosen() -> None:
+    scores = torch.tensor([[1.0, 2.0], [2.0, 1.0], [0.0, 3.0], [0.0, 1.0]])
+    other = scores.clone()
+    other[0] = torch.tensor([2.0, 1.9])
+    found = agreement(scores, other)
+    assert found.top1 == 0.75
+    assert found.difference == pytest.approx(1 / 3)
+    assert fits(FORMS["int8"], found, 0.7)
+    assert not fits(FORMS["int8"], found, 0.8)
+    assert not fits(FORMS["onnx"], found, 0.7), "it promises no more than rounding"
+    assert agreement(scores, scores * float("nan")).difference == float("inf")
+
+
+class Liar(Exact):
+    """Promises equal outputs and halves them."""
+
+    kind = "liar"
+
+    @classmethod
+    def decide(cls, model: nn.Module, data: Any = None, **options: Any) -> Any:
+        return cls.plan({}, [], []) | {"steps": [{"do": "halve"}]}
+
+    @classmethod
+    def steps_of(cls, plan: Any) -> list[Any]:
+        return list(plan["steps"])
+
+    @classmethod
+    def do(cls, model: nn.Module, steps: list[Any]) -> None:
+        model.get_submodule("head.fc").weight.data.mul_(0.5)  # type: ignore[union-attr, operator]
+
+    @classmethod
+    def why_not(cls, model: nn.Module) -> str | None:
+        return None
+
+
+def test_a_rewrite_that_is_not_exact_is_found_out(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = dict(registry.index("rewrite"))
+    monkeypatch.setattr(registry, "index", lambda role: [*index, "liar"] if role == "rewrite" else list(index))
+    monkeypatch.setattr(
+        "formery.rewrites.find", lambda name: Liar if name == "liar" else registry.find("rewrite", name)
+    )
+    with pytest.raises(CannotRewrite, match="liar is exact, but scores changed by"):
+        quickly(model, tmp_path / "out", forms=[])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mistakes_are_one_line(model: Model, tmp_path: Path) -> None:
+    with pytest.raises(BadSpec, match="no form is called 'onx'; did you mean"):
+        forms_of(["onx"])
+    assert forms_of(["all"]) == tuple(FORMS)
+    with pytest.raises(BadSpec, match="share from 0 to 1"):
+        quickly(model, tmp_path / "out", at_least=2)
+    with pytest.raises(BadSpec, match="batch is at least 1"):
+        quickly(model, tmp_path / "out", batch=0)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("")
+    with pytest.raises(BadSpec, match="is there already"):
+        quickly(model, tmp_path / "mine")
+    with pytest.raises(BadFile, match=r"deploy\.json does not exist"):
+        opened(tmp_path / "mine")
+    (tmp_path / "mine" / "deploy.json").write_text('{"format": 1, "chosen": "best", "layout": "contiguous"}')
+    with pytest.raises(BadFile, match="names no form that can be run, but 'best'"):
+        opened(tmp_path / "mine")
+    with pytest.raises(CannotRun, match="takes text; images are deployed here"):
+        quickly(tiny_text(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def tiny_text() -> Model:
+    return Model(
+        {
+            "stem": {"kind": "tokens", "dim": 8, "vocab": 16},
+            "body": {"kind": "stack", "depth": 1, "mixer": {"kind": "attention", "heads": 2}},
+            "head": {"kind": "next_token", "vocab": 16},
+        }
+    )
+
+
+def test_photographs_are_cut_alike_each_time() -> None:
+    images = crops(4, (3, 20, 24))
+    assert images.shape == (4, 3, 20, 24)
+    assert torch.equal(images, crops(4, (3, 20, 24)))
+    assert 0 <= float(images.min()) < float(images.max()) <= 1
+    assert torch.equal(crops(2, (1, 8, 8))[:, 0], crops(2, (5, 8, 8))[:, 4])
