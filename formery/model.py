@@ -109,7 +109,7 @@ class Model(nn.Module):
         """
         self._std = std
         for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
+            if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
                 draw(module, std)
 
     # -------------------------------------------------------------------------------------------- facts
@@ -178,7 +178,7 @@ class Model(nn.Module):
             "std": tuple(pre.get("std", IMAGENET["std"])),
             "interpolation": pre.get("interpolation", "bicubic"),
             "crop_pct": pre.get("crop_pct", 0.9),
-            "first_conv": "stem.conv" if hasattr(self.stem, "conv") else None,
+            "first_conv": f"stem.{self.stem.first}" if self.stem.modality == "image" else None,
             "classifier": next(
                 (f"head.{n}" for n in ("fc", "scores") if getattr(self.head, n, None) is not None), None
             ),

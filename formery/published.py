@@ -266,7 +266,7 @@ def adopted(
     changes: dict[str, Any] = {path: value for path, value in implied.items() if applies(path)}
     if "num_classes" in head and (found := shape("head.fc.weight")) and found[0] != head["num_classes"]:
         changes["head.num_classes"] = found[0]
-    if "in_chans" in stem and (found := shape("stem.conv.weight")) and found[1] != stem["in_chans"]:
+    if "in_chans" in stem and (found := shape(f"stem.{model.stem.first}.weight")) and found[1] != stem["in_chans"]:
         changes["stem.in_chans"] = found[1]
     if "vocab" in stem and (found := shape("stem.embed.weight")) and found[0] != stem["vocab"]:
         changes |= {"stem.vocab": found[0], "head.vocab": found[0]}
@@ -319,10 +319,11 @@ def change_channels(model: Model, in_chans: int) -> None:
     extra = model.extra
     model.rebuild(override(model.resolved, {"stem.in_chans": in_chans}))
     model.extra = extra
-    kernel = old["stem.conv.weight"]
+    first = f"stem.{model.stem.first}.weight"
+    kernel = old[first]
     repeats = -(-in_chans // kernel.shape[1])
-    changed = kernel.repeat(1, repeats, 1, 1)[:, :in_chans] * (kernel.shape[1] / in_chans)
-    old["stem.conv.weight"] = kernel.sum(1, keepdim=True) if in_chans == 1 else changed
+    changed = torch.cat([kernel] * repeats, dim=1)[:, :in_chans] * (kernel.shape[1] / in_chans)
+    old[first] = kernel.sum(1, keepdim=True) if in_chans == 1 else changed
     saving.put(model, old, "the model of other channels")
 
 

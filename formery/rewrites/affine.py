@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Dense = nn.Linear | nn.Conv1d | nn.Conv2d
+Dense = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
 def batch_norm_map(norm: Any) -> tuple[Tensor, Tensor]:

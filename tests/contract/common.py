@@ -152,7 +152,7 @@ def _optional(part: nn.Module, name: str) -> bool:
 def linears(part: Any, names: tuple[str, ...]) -> list[nn.Module] | None:
     """The named linears and convolutions; None where there are none, or others among them."""
     modules = [part.get_submodule(name) if name in dict(part.named_modules()) else None for name in names]
-    kinds = nn.Linear | nn.Conv1d | nn.Conv2d
+    kinds = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
     return [m for m in modules if m is not None] if modules and all(isinstance(m, kinds) for m in modules) else None
 
 

@@ -36,6 +36,13 @@ def _hybrid() -> dict[str, Any]:
 
 THREE = {"kind": "sequence", "sublayers": [ATTENTION, "mlp", DELTA], "scheme": {"kind": "pre", "scale": 0.1}}
 
+LOCAL = {
+    "kind": "sequence",
+    "sublayers": [{"kind": "depthwise_conv", "size": 3}, {"kind": "separable_conv", "ratio": 1.0, "size": 3}, "mlp"],
+    "scheme": {"kind": "pre", "norm": "batch", "scale": 0.1, "bare": [0]},
+}
+"""A block whose first sublayer has no norm."""
+
 FAMILIES: dict[str, dict[str, Any]] = {
     "vit": small.vit(),
     "vit scaled": small.vit(scale=0.1),
@@ -58,6 +65,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
             {"kind": "conv", "size": 2, "padding": 0, "norm": "layer"},
         ),
         "head": HEAD | {"order": "pool_norm"},
+    },
+    "local": {
+        "stem": STEM | {"norm": "batch"},
+        "body": {"kind": "pyramid", "dims": [16, 24], "layouts": ["local"] * 2, "blocks": {"local": LOCAL}},
+        "head": HEAD | {"norm": "batch"},
     },
     "merged": {
         "stem": STEM,

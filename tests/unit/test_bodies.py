@@ -154,3 +154,27 @@ def test_blocks_need_something_to_do() -> None:
     ):
         with pytest.raises(BadSpec, match=message):
             build("block", spec, DIM)
+
+
+def test_a_sequence_spreads_mixers_but_bare_ones() -> None:
+    sublayers = [{"kind": "depthwise_conv", "size": 3}, "separable_conv", "mlp"]
+    block = {"kind": "sequence", "sublayers": sublayers, "scheme": {"kind": "pre", "bare": [0]}}
+    node = resolve_part("body", {"kind": "pyramid", "dims": [8, 8], "layouts": ["a", "a*2"], "blocks": {"a": block}})
+    assert Pyramid.spread(node, "mixer", "identity identity pooling") == {
+        "stages.0.blocks.0.sublayers.1": "identity",
+        "stages.1.blocks.0.sublayers.1": "identity",
+        "stages.1.blocks.1.sublayers.1": "pooling",
+    }
+    assert Stack.spread(node["stages"][0], "channel", "swiglu") == {"blocks.0.sublayers.2": "swiglu"}
+    assert Stack.spread(node["stages"][0], "norm", "rms") == {"blocks.0.scheme.norm": "rms"}
+
+
+def test_bare_sublayers_have_no_norm_scale_or_drop_path() -> None:
+    scheme = build("scheme", {"kind": "pre", "scale": 0.5, "drop_path": 0.5, "bare": [0]}, DIM, 2).train()
+    x = tokens(64, 5, DIM)
+    assert torch.equal(scheme.step(x, 0, lambda y: 2 * y, NOTHING), 3 * x)
+    dropped = (scheme.double().step(x, 1, lambda y: 2 * y, NOTHING) == x).flatten(1).all(1)
+    assert dropped.any()
+    assert not dropped.all()
+    with pytest.raises(BadSpec, match="this block has sublayers 0 to 1, got 2"):
+        build("scheme", {"kind": "pre", "bare": [2]}, DIM, 2)

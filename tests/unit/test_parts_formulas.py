@@ -187,7 +187,7 @@ def test_depthwise_convolutions() -> None:
     both = F.pad(x, (0, 0, 1, 2))
     expected = sum(both[:, i : i + 12] * along.conv.weight[:, 0, i] for i in range(4))
     close(along(x), expected + along.conv.bias)
-    with pytest.raises(BadSpec, match="size is a positive number, odd on maps, got 4"):
+    with pytest.raises(BadSpec, match="size is a positive number, odd on maps and videos, got 4"):
         make("mixer", {"kind": "depthwise_conv", "size": 4}, grid=(6, 5))
 
 

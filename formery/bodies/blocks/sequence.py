@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from ... import registry
 from ...errors import BadSpec
 from ...spec import Place, SchemeSpec, SublayerSpec
 from .base import BaseBlock
@@ -44,5 +45,10 @@ class Sequence(BaseBlock):
 
     @classmethod
     def spread(cls, node: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
-        """`norm`, `scale`, `drop_path` of a block are its scheme's."""
-        return spread_scheme(node, key, value)
+        """`norm`, `scale`, `drop_path` are its scheme's; `mixer` and `channel` stand for all sublayers of that role but
+        the bare ones, which encode positions."""
+        if key not in ("mixer", "channel"):
+            return spread_scheme(node, key, value)
+        bare = node["scheme"].get("bare") or ()
+        roles = [registry.role_of("sublayer", part["kind"]) for part in node["sublayers"]]
+        return {f"sublayers.{i}": value for i, role in enumerate(roles) if role == key and i not in bare}

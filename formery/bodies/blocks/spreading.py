@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ... import registry
 from ...errors import BadSpec
 from ...layout import parse
 
@@ -23,11 +24,14 @@ def spread_blocks(node: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
         return {f"blocks.{i}.{inner}": value for i in range(len(blocks))}
     if key not in ("mixer", "channel"):
         return {}
+    values: list[Any] = [value] * len(blocks)
     if isinstance(value, str):
         words = parse(value).words()
-        if len(words) == 1:
-            words *= len(blocks)
-        if len(words) != len(blocks):
+        if len(words) not in (1, len(blocks)):
             raise BadSpec(f"layout {value!r} has {len(words)} words for {len(blocks)} blocks; give one, or one a block")
-        return {f"blocks.{i}.{key}": word for i, word in enumerate(words)}
-    return {f"blocks.{i}.{key}": value for i in range(len(blocks))}
+        values = words * len(blocks) if len(words) == 1 else words
+    writes: dict[str, Any] = {}
+    for i, (block, own) in enumerate(zip(blocks, values, strict=True)):
+        inside = {key: own} if key in block else registry.find("block", block["kind"]).spread(block, key, own)
+        writes |= {f"blocks.{i}.{path}": v for path, v in inside.items()}
+    return writes

@@ -20,6 +20,7 @@ INDEX = {
     "random": "random:Random",
     "retention": "retention:Retention",
     "segment_attention": "segment_attention:SegmentAttention",
+    "separable_conv": "separable_conv:SeparableConv",
     "spatial_fc": "spatial_fc:SpatialFC",
     "spatial_mlp": "spatial_mlp:SpatialMLP",
     "spiking_attention": "spiking:SpikingAttention",

@@ -1,13 +1,14 @@
-"""Depthwise convolution as a token mixer, over maps or along sequences."""
+"""Depthwise convolution as a token mixer, over maps and videos or along sequences."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ...context import NOTHING, Context, Slot, State
 from ...errors import BadSpec, CannotRun
+from ..convolution import CONVOLUTIONS, convolution
 from .mixer import Causality, Mixer, Splits
 from .ragged import by_sequence, compacted, last_tokens
 
@@ -15,12 +16,13 @@ from .ragged import by_sequence, compacted, last_tokens
 class DepthwiseConv(Mixer):
     """Each channel convolved alone with a kernel of `size` on every axis (ConvNeXt, arXiv 2201.03545: 7 x 7).
 
-    `axes` is the rank of the grid, 2 for maps, 1 for sequences. A sequence's kernel looks at both sides, or, where the
-    context is causal, only back; the two have different weights in effect, so a model uses one of them throughout.
+    `axes` is the rank of the grid: 3 for videos, 2 for maps, 1 for sequences. A sequence's kernel looks at both sides,
+    or, where the context is causal, only back; the two have different weights in effect, so a model uses one of them
+    throughout.
     """
 
     EXAMPLES = ({"size": 3}, {"size": 4, "axes": 1, "bias": False})
-    grids: tuple[int, ...] = (1, 2)
+    grids: tuple[int, ...] = (1, 2, 3)
     causal: Causality = "on request"
     streams: Splits = "any"
     packs = True
@@ -30,22 +32,20 @@ class DepthwiseConv(Mixer):
         self, dim: int, *, size: int = 7, axes: int | None = None, bias: bool = True, grid: tuple[int, ...]
     ) -> None:
         super().__init__()
-        axes = axes or (2 if len(grid) == 2 else 1)
-        if axes not in (1, 2):
-            raise BadSpec(f"axes is 1 (sequences) or 2 (maps), got {axes}")
-        if size < 1 or (axes == 2 and size % 2 == 0):
-            raise BadSpec(f"size is a positive number, odd on maps, got {size}")
+        axes = axes or max(1, len(grid))
+        if axes not in CONVOLUTIONS:
+            raise BadSpec(f"axes is 1 (sequences), 2 (maps) or 3 (videos), got {axes}")
+        if size < 1 or (axes > 1 and size % 2 == 0):
+            raise BadSpec(f"size is a positive number, odd on maps and videos, got {size}")
         self.size, self.grids = size, (axes,)
-        if axes == 2:
+        if axes > 1:
             self.causal, self.streams, self.packs = "never", "no", False
-            self.conv: nn.Conv1d | nn.Conv2d = nn.Conv2d(dim, dim, size, padding=size // 2, groups=dim, bias=bias)
-        else:
-            self.conv = nn.Conv1d(dim, dim, size, groups=dim, bias=bias)
+        self.conv = convolution(axes, dim, dim, size, padding=size // 2 if axes > 1 else 0, groups=dim, bias=bias)
 
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
-        if self.grids == (2,):
+        if self.grids != (1,):
             if state is not None:
-                raise CannotRun("depthwise_conv over maps does not stream; use axes 1 for sequences")
+                raise CannotRun("depthwise_conv over maps and videos does not stream; use axes 1 for sequences")
             return self.conv(x.movedim(-1, 1)).movedim(1, -1)
         if ctx.bounds is not None:
             return by_sequence(self, x, ctx)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +23,7 @@ class Gated(Scheme):
     `gate` is a GRU's by default; `bias` is where the gates' bias begins: above 0 it keeps them near the identity, so
     that a policy starts as one without memory. It is learned unless `learned` is false (`input` and `sum` have none);
     the gates' linears have biases with `linear_bias` (`sum` has no linears). `activation` f (ReLU; none for null)
-    stands between a sublayer and its gate. Sublayers numbered in `bare` do without a norm here. Layer scale and
-    stochastic depth act on what a gate changes.
+    stands between a sublayer and its gate. Layer scale and stochastic depth act on what a gate changes.
     """
 
     EXAMPLES = (
@@ -50,14 +49,13 @@ class Gated(Scheme):
         learned: bool = True,
         linear_bias: bool = False,
         activation: Activation | None = "relu",
-        bare: list[int] | None = None,
         norm: NormSpec | None = "layer",
         scale: float | None = None,
         drop_path: float = 0.0,
+        bare: list[int] | None = None,
         place: Place | None = None,
     ) -> None:
-        self.bare = frozenset(bare or ())
-        super().__init__(dim, num_sublayers, norm=norm, scale=scale, drop_path=drop_path, place=place)
+        super().__init__(dim, num_sublayers, norm=norm, scale=scale, drop_path=drop_path, bare=bare, place=place)
         self.activation = activation
         kind = GATES[gate]
         if not issubclass(kind, _Biased):
@@ -66,13 +64,10 @@ class Gated(Scheme):
             idle(Gated, "on gate 'sum'", linear_bias=linear_bias)
         self.gates = nn.ModuleList(kind(dim, bias, learned, linear_bias) for _ in range(num_sublayers))
 
-    def _norm(self, dim: int, index: int, norm: Any, place: Place) -> nn.Module:
-        return super()._norm(dim, index, None if index in self.bare else norm, place)
-
     def step(self, stream: Tensor, index: int, sublayer: Sublayer, ctx: Context) -> Tensor:
         y = sublayer(self.normed(index, stream, ctx))
         new: Tensor = self.gates[index](stream, y if self.activation is None else ACTIVATIONS[self.activation](y))
-        if isinstance(self.scales[index], nn.Identity) and not (self.training and self.drop_path > 0):
+        if isinstance(self.scales[index], nn.Identity) and not self.drops(index):
             return new
         return stream + self.branch(index, new - stream)
 

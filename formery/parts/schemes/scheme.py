@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ...context import Context
+from ...errors import BadSpec
 from ...spec import NormSpec, Place, build
 from ..part import Part, untouched
 
@@ -40,10 +41,15 @@ class Scheme(Part):
     `start(x) -> stream`, `step(stream, index, sublayer, ctx) -> stream` once a sublayer, `finish(stream) -> x`. The
     stream passes from block to block, so that a scheme may reach across them; it is a tensor, or a tuple of tensors.
     `norms[i]` belongs to sublayer i, `scales[i]` is its layer scale where `scale` gives an initial value, and
-    `drop_path` the chance that a branch is left out for an item in training (arXiv 1603.09382).
+    `drop_path` the chance that a branch is left out for an item in training (arXiv 1603.09382). Sublayers numbered in
+    `bare` do without all three.
     """
 
-    EXAMPLES: ClassVar[tuple[dict[str, Any], ...]] = ({}, {"norm": "rms", "scale": 0.1})
+    EXAMPLES: ClassVar[tuple[dict[str, Any], ...]] = (
+        {},
+        {"norm": "rms", "scale": 0.1},
+        {"scale": 0.1, "bare": [0]},
+    )
     norms_at: ClassVar[Literal["in", "out", "sum"] | None] = None
     """Where the norms stand: in front of sublayers, on their output, on the sum with the stream; None (not said) keeps
     rewrites away."""
@@ -66,13 +72,18 @@ class Scheme(Part):
         norm: NormSpec | None = "layer",
         scale: float | None = None,
         drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+        bare: list[int] | None = None,
         place: Place | None = None,
     ) -> None:
         super().__init__()
         place = place or Place("scheme")
-        self.drop_path = drop_path
-        self.norms = nn.ModuleList(self._norm(dim, i, norm, place) for i in range(num_sublayers))
-        self.scales = nn.ModuleList(self._scale(dim, i, num_sublayers, scale) for i in range(num_sublayers))
+        self.drop_path, self.bare = drop_path, frozenset(bare or ())
+        if beyond := [i for i in self.bare if not 0 <= i < num_sublayers]:
+            raise BadSpec(f"bare: this block has sublayers 0 to {num_sublayers - 1}, got {beyond[0]}")
+        norms = [None if i in self.bare else norm for i in range(num_sublayers)]
+        scales = [None if i in self.bare else scale for i in range(num_sublayers)]
+        self.norms = nn.ModuleList(self._norm(dim, i, own, place) for i, own in enumerate(norms))
+        self.scales = nn.ModuleList(self._scale(dim, i, num_sublayers, own) for i, own in enumerate(scales))
 
     def _norm(self, dim: int, index: int, norm: Any, place: Place) -> nn.Module:
         return nn.Identity() if norm is None else build("norm", norm, dim, place=place.at("norm"))
@@ -85,10 +96,14 @@ class Scheme(Part):
         norm = at(self.norms, index)
         return x if isinstance(norm, nn.Identity) else norm(x, ctx)
 
+    def drops(self, index: int) -> bool:
+        """Whether the branch of sublayer `index` may be left out now."""
+        return self.training and self.drop_path > 0 and index not in self.bare
+
     def branch(self, index: int, y: Tensor) -> Tensor:
         """Layer scale and stochastic depth of what is to be added."""
         y = self.scales[index](y)
-        if self.training and self.drop_path > 0:
+        if self.drops(index):
             keep = 1 - self.drop_path
             mask = y.new_empty(y.shape[0], *(1,) * (y.dim() - 1)).bernoulli_(keep)
             y = y * (mask / keep)
@@ -96,7 +111,7 @@ class Scheme(Part):
 
     def added(self, index: int, stream: Tensor, y: Tensor) -> Tensor:
         """The stream with the branch added; layer scale and sum are one pass over memory where nothing is dropped."""
-        if not (self.training and self.drop_path > 0):
+        if not self.drops(index):
             scale = at(self.scales, index)
             if untouched(scale, nn.Identity):
                 return stream + y

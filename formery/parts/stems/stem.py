@@ -21,6 +21,8 @@ class Stem(Part):
     """Numbers at each step of a series; None for what is none."""
     stride: int = 1
     """Input steps (pixels) from one token to the next."""
+    first: str = "conv"
+    """Name of the convolution that reads the pixels, in stems that have one."""
 
     def forward(self, inputs: Tensor, ctx: Context) -> tuple[Tensor, Context]:
         raise NotImplementedError

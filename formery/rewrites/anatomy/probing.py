@@ -9,8 +9,8 @@ from ...parts.dense import Dense
 from ...parts.norms.batch import Batch
 
 LINEARS = (nn.Linear, Dense)
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
-BATCH_NORMS = (Batch, nn.BatchNorm1d, nn.BatchNorm2d)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+BATCH_NORMS = (Batch, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 """Exact classes: a subclass may do more in its forward than its weights say."""
 
 
