@@ -18,8 +18,8 @@ def command(
     data: str = typer.Option("", help=f"Images to compare outputs on, photographs unless given: {DATA_HELP}"),
     forms: str = typer.Option(
         "eager,packed,bfloat16,bfloat16-packed,onnx",
-        help="What to try, by commas: eager, packed, compiled, bfloat16, bfloat16-packed, bfloat16-compiled, onnx, "
-        "int8, or all.",
+        help="What to try, by commas: eager, packed, compiled, compiled-free, bfloat16, bfloat16-packed, "
+        "bfloat16-compiled, onnx, int8, or all.",
     ),
     rewrites: bool = typer.Option(True, "--rewrites/--no-rewrites", help="Take every exact rewrite first."),
     batch: int = typer.Option(1, min=1, help="Images at a time, for which the fastest form is chosen."),
