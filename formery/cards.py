@@ -19,6 +19,13 @@ BESIDE = ("rewrites",)
 """Packages of formery that keep the card of what they build beside it: a method, without variants."""
 
 
+PREPROCESS: dict[str, Any] = {
+    "size": 224, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "interpolation": "bicubic",
+    "crop_pct": 0.9,
+}  # fmt: skip
+"""How images are prepared for ImageNet, unless a card says otherwise."""
+
+
 @dataclass(frozen=True)
 class Card:
     """What `NAME.toml` says of a system or a rewrite."""
@@ -39,6 +46,14 @@ class Card:
     def variants(self) -> dict[str, dict[str, Any]]:
         """Published sizes by canonical name: params, macs, causal, streams, published figures, aliases."""
         return dict(self.data.get("variants", {}))
+
+    def preprocess(self, variant: str) -> dict[str, Any]:
+        """How images are prepared for a variant: size, mean, std, interpolation, crop_pct (share of the shorter side).
+
+        What the card says in `[preprocess]`, and a variant in its own `preprocess`; ImageNet's usual figures otherwise.
+        """
+        own: dict[str, Any] = self.variants.get(variant, {}).get("preprocess", {})
+        return PREPROCESS | self.data.get("preprocess", {}) | own
 
     @property
     def claims(self) -> list[dict[str, Any]]:

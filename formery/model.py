@@ -11,13 +11,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from . import registry, saving
+from . import cards, registry, saving
 from .bodies.body import Body
 from .context import NOTHING, Context, State, Stream
 from .errors import BadSpec, CannotRun, FormeryError
 from .feature_info import FeatureInfo
 from .ops.forms import watched
-from .parts.heads.classes import Classes
+from .parts.heads.classes import Classes, outward
 from .parts.heads.features import MapFeatures, as_map
 from .parts.heads.head import Features, Head
 from .parts.heads.next_token import NextToken
@@ -30,8 +30,6 @@ from .parts.stems.stem import Stem
 from .parts.stems.tokens import Tokens
 from .spec import Node, Place, build, count, override, parse, resolve
 from .spec import short as in_short
-
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
 class Model(nn.Module):
@@ -168,16 +166,18 @@ class Model(nn.Module):
         stem = self.resolved["stem"]
         size = stem.get("img_size", 0)
         height, width = (size, size) if isinstance(size, int) else size
-        pre = self.extra.get("preprocess", {})
+        card = cards.card_of_variant(self.name)
+        published = cards.PREPROCESS if card is None else card.preprocess(self.name)
+        pre = {**published, **self.extra.get("preprocess", {})}
         return {
             "architecture": self.name,
             "num_classes": self.num_classes,
             "input_size": (stem.get("in_chans", 3), height, width),
             "pool_size": tuple(self.body.grid) if len(self.body.grid) == 2 else None,
-            "mean": tuple(pre.get("mean", IMAGENET["mean"])),
-            "std": tuple(pre.get("std", IMAGENET["std"])),
-            "interpolation": pre.get("interpolation", "bicubic"),
-            "crop_pct": pre.get("crop_pct", 0.9),
+            "mean": tuple(pre["mean"]),
+            "std": tuple(pre["std"]),
+            "interpolation": pre["interpolation"],
+            "crop_pct": pre["crop_pct"],
             "first_conv": f"stem.{self.stem.first}" if self.stem.modality == "image" else None,
             "classifier": next(
                 (f"head.{n}" for n in ("fc", "scores") if getattr(self.head, n, None) is not None), None
@@ -300,7 +300,7 @@ class Model(nn.Module):
         features = Features(tokens, self.body.grid if x.dim() == 3 else (), self.num_prefix_tokens)
         if isinstance(self.head, Classes):
             pooled = self.head.pooled(features, NOTHING)
-            return pooled if pre_logits else self.head.scores(pooled)
+            return outward(pooled if pre_logits else self.head.scores(pooled))
         return tokens if pre_logits else self.head(features, NOTHING)
 
     def forward_intermediates(

@@ -138,6 +138,9 @@ def test_registered_in_timm(tmp_path: Path) -> None:
     assert set(names) <= set(timm.list_models("formery_*"))
     assert "formery_poolformer_s12" in names
     assert not any("decoder" in name for name in names)
+    facts = timm.get_pretrained_cfg("formery_vit_tiny")
+    assert facts.input_size == (3, 224, 224)
+    assert timm.data.resolve_data_config(model=timm.create_model("formery_vit_tiny"))["mean"] == facts.mean
     model = timm.create_model("formery_convnext_atto", num_classes=4, in_chans=1, drop_path_rate=0.1)
     assert model(torch.randn(1, 1, 64, 64)).shape == (1, 4)
     maps = timm.create_model("formery_convnext_atto", features_only=True, out_indices=[1, 3])(torch.randn(1, 3, 64, 64))

@@ -22,7 +22,8 @@ class Classes(Head):
     """Norm and pooling over the tokens in the given `order`, then a dense layer to `num_classes` scores.
 
     PoolFormer's authors norm first (group norm over the map), timm's PoolFormer and ConvNeXt pool first. `pool` is the
-    mean or maximum over the grid, the first prefix token, or nothing (""). With 0 classes the pooled features come out.
+    mean or maximum over the grid, the first prefix token, or nothing ("": scores of each token, a map's with channels
+    second). With 0 classes the pooled features come out.
     """
 
     EXAMPLES = (
@@ -85,4 +86,9 @@ class Classes(Head):
         return pooled if self.fc is None else self.fc(pooled)
 
     def forward(self, features: Features, ctx: Context) -> Tensor:
-        return self.scores(self.pooled(features, ctx))
+        return outward(self.scores(self.pooled(features, ctx)))
+
+
+def outward(x: Tensor) -> Tensor:
+    """What users get: a map (B, *grid, C) with its channels second, anything else as it is."""
+    return x.movedim(-1, 1) if x.dim() > 3 else x

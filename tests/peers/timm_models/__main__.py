@@ -1,0 +1,44 @@
+"""Run timm's test file with formery's models in the place of timm's list."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from formery import cards
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[2]
+QUIET = "ignore::pytest.PytestUnknownMarkWarning"
+LEFT_OUT = "not inference and not pretrained and not naflex and not gemma and not regnetx"
+"""Tests that need downloads, or are about single models of timm's."""
+
+
+def main(file: Path, names: list[str], options: list[str]) -> int:
+    if not file.is_file():
+        print(f"{file} does not exist; see {HERE.name}/__init__.py", file=sys.stderr)
+        return 2
+    names = names or sorted(
+        min(card.variants, key=lambda v: card.variants[v]["params"])
+        for card in cards.cards().values()
+        if "image" in card.modalities
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copyfile(file, Path(folder) / "test_models.py")
+        shutil.copyfile(HERE / "sample.py", Path(folder) / "conftest.py")
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        env = os.environ | {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "FORMERY_SAMPLE": " ".join(names)}
+        command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "-W", QUIET, "-k", LEFT_OUT]
+        return subprocess.run([*command, "test_models.py", *options], cwd=folder, env=env, check=False).returncode
+
+
+if __name__ == "__main__":
+    given = sys.argv[1:]
+    cut = given.index("--") if "--" in given else len(given)
+    if not cut:
+        sys.exit(f"python -m tests.peers.{HERE.name} FILE [NAME ...]")
+    sys.exit(main(Path(given[0]), given[1:cut], given[cut + 1 :]))
