@@ -1,11 +1,14 @@
-"""The convolution as parts hold it."""
+"""Convolutions as parts hold them."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from ..ops.depthwise import depthwise
+from .part import untouched
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 CONVOLUTIONS: dict[int, type[Convolution]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -30,3 +33,17 @@ def channels_last_conv(*args: Any, **kwargs: Any) -> nn.Conv2d:
     conv = convolution(2, *args, **kwargs)
     assert isinstance(conv, nn.Conv2d)
     return conv
+
+
+def depthwise_conv(dim: int, size: int, dilation: int = 1, *, bias: bool = True) -> nn.Conv2d:
+    """A convolution of each channel alone that keeps a map's size; `size` is odd."""
+    return channels_last_conv(dim, dim, size, padding=dilation * (size // 2), dilation=dilation, groups=dim, bias=bias)
+
+
+def over_grid(conv: nn.Module, x: Tensor) -> Tensor:
+    """A convolution of tokens (B, *grid, C); a `depthwise_conv` of a map by the fastest way where nobody looks at the
+    module itself."""
+    if untouched(conv, nn.Conv2d) and conv.groups == conv.in_channels == conv.out_channels:
+        return depthwise(x, conv.weight, conv.bias, int(conv.dilation[0]))
+    y: Tensor = conv(x.movedim(-1, 1)).movedim(1, -1)
+    return y

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 INDEX = {
     "drop": "drop:Drop",
     "fold": "fold:Fold",
+    "reparameterize": "reparameterize:Reparameterize",
 }
 
 

@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 Dense = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
-
-
-def batch_norm_map(norm: Any) -> tuple[Tensor, Tensor]:
-    """(s, t), both (C,), with norm(x) = s x + t in evaluation."""
-    mean, var = norm.running_mean.double(), norm.running_var.double()
-    s = torch.rsqrt(var + norm.eps)
-    if norm.weight is not None:
-        s = s * norm.weight.double()
-    t = -mean * s
-    return s, t if norm.bias is None else t + norm.bias.double()
 
 
 @torch.no_grad()

@@ -1,10 +1,11 @@
 """Fold: what only scales, shifts or centres moves into the linears and convolutions beside it. Outputs stay equal.
 
-Four folds, in this order, the last two only if asked for:
+Five folds, in this order, the last two only if asked for:
 
 - `scales`: a layer scale into the layer before it, weights and bias, or into the norm before it;
 - `batch_norms`: in evaluation a batch norm is an affine map, which goes back into the linear or convolution it follows,
   or forward into the linears and 1x1 convolutions that read it, never across zero padding;
+- `shifts`: what a global response norm adds last, into the dense layer that reads it;
 - `affine`: weight and bias of a norm into the linears that read it;
 - `recentre`: in a stage whose residual stream is written by linears, convolutions and tables alone, and read through
   layer norms alone, the mean over the channels is free: it is taken out of everything that writes, and the layer norms
@@ -44,13 +45,15 @@ class Fold(Exact):
         *,
         scales: bool = True,
         batch_norms: bool = True,
+        shifts: bool = True,
         affine: bool = False,
         recentre: bool = False,
         untie: bool = False,
     ) -> Plan:
         """What can be folded, and what not and why (`refused`). Looks at structure alone; `data` is not needed."""
         cls.in_order(model)
-        options = {"scales": scales, "batch_norms": batch_norms, "affine": affine, "recentre": recentre, "untie": untie}
+        options = {"scales": scales, "batch_norms": batch_norms, "shifts": shifts, "affine": affine}
+        options |= {"recentre": recentre, "untie": untie}
         steps, refused = chosen(model, **options)
         return cls.plan(options, steps, refused)
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field, TypeAdapter
 from torch import Tensor, nn
 
 from ..errors import CannotRewrite
+from ..parts.norms.batch import affine_map
+from ..parts.norms.global_response import GlobalResponse
 from . import affine
 from .anatomy.probing import is_batch_norm, is_dense, mixes_channels, pads_nothing
 from .norms import AFFINE_NORMS, Facts, as_rms, facts_of, without_affine
@@ -47,6 +50,14 @@ class BatchNormForward(Step):
     into: list[str]
 
 
+class ShiftForward(Step):
+    """The bias of a global response norm goes into the layer that reads it; the norm stays, without it."""
+
+    do: Literal["shift_into_reader"] = "shift_into_reader"
+    norm: str
+    into: str
+
+
 class AffineForward(Step):
     """Weight and bias of a norm go into all layers that read it; the norm stays, without them."""
 
@@ -73,7 +84,7 @@ class Recentre(Step):
     norms: list[str]
 
 
-AnyStep = ScaleBack | ScaleIntoNorm | BatchNormBack | BatchNormForward | AffineForward | Untie | Recentre
+AnyStep = ScaleBack | ScaleIntoNorm | BatchNormBack | BatchNormForward | ShiftForward | AffineForward | Untie | Recentre
 STEP: TypeAdapter[AnyStep] = TypeAdapter(Annotated[AnyStep, Field(discriminator="do")])
 
 
@@ -107,6 +118,15 @@ def perform_step(model: nn.Module, step: AnyStep) -> None:
                     raise CannotRewrite(f"{path} pads with zeros, which {step.norm} shifts; was the plan edited?")
                 affine.before(layer, s, t)
             vacate(model, step.norm)
+        case ShiftForward():
+            norm, layer = module_at(model, step.norm), _dense(model, step.into)
+            if type(norm) is not GlobalResponse or norm.bias is None:
+                raise CannotRewrite(f"{step.norm} is no global response norm with a bias; was the plan edited?")
+            _same(step.norm, norm.bias.shape[0], step.into, _inputs(layer))
+            if not pads_nothing(layer):
+                raise CannotRewrite(f"{step.into} pads with zeros, which {step.norm} shifts; was the plan edited?")
+            affine.before(layer, torch.ones_like(norm.bias, dtype=torch.float64), norm.bias.double())
+            norm.bias = None
         case AffineForward():
             facts = _norm(model, step.norm)
             if facts.weight is None:
@@ -162,7 +182,7 @@ def _batch_norm(model: nn.Module, path: str) -> tuple[Tensor, Tensor]:
     module = module_at(model, path)
     if not is_batch_norm(module):
         raise CannotRewrite(f"{path} is a {type(module).__name__}, no batch norm; was the plan edited?")
-    return affine.batch_norm_map(module)
+    return affine_map(module)
 
 
 def _norm(model: nn.Module, path: str) -> Facts:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from torch import nn
 
 from ..measure.inputs import without_values
+from ..parts.norms.global_response import GlobalResponse
 from .anatomy import Anatomy, Block, Pair, Stage, Sublayer, of
 from .anatomy.probing import is_batch_norm, is_dense, mixes_channels, pads_nothing
 from .fold_steps import (
@@ -17,6 +18,7 @@ from .fold_steps import (
     Recentre,
     ScaleBack,
     ScaleIntoNorm,
+    ShiftForward,
     Untie,
     perform_step,
 )
@@ -28,7 +30,7 @@ Found = Iterator[AnyStep | Refusal]
 
 
 def chosen(
-    model: nn.Module, *, scales: bool, batch_norms: bool, affine: bool, recentre: bool, untie: bool
+    model: nn.Module, *, scales: bool, batch_norms: bool, shifts: bool, affine: bool, recentre: bool, untie: bool
 ) -> tuple[list[AnyStep], list[Refusal]]:
     """The steps in the order in which they are performed, and the refusals.
 
@@ -38,6 +40,7 @@ def chosen(
     of_each_kind: list[tuple[bool, Callable[[_Look], Found]]] = [
         (scales, _Look.scales),
         (batch_norms, _Look.batch_norms),
+        (shifts, _Look.shifts),
         (affine, _Look.affine),
         (recentre, lambda look: look.recentre(untie)),
     ]
@@ -164,6 +167,23 @@ class _Look:
         if not sub.reads:
             return f"{sub.kind} declares no linears or 1x1 convolutions that read it"
         return next((why for path in sub.reads if (why := self.why_not_layer(path))), None)
+
+    # -------------------------------------------------------------------------------------------- shifts
+
+    def shifts(self) -> Found:
+        for pair in self.anatomy.pairs:
+            norm = self.at(pair.first)
+            if type(norm) is not GlobalResponse or norm.bias is None:
+                continue
+            why = self.why_not_layer(pair.second)
+            if why is None and not pads_nothing(self.at(pair.second)):
+                why = f"{pair.second} pads with zeros, which the norm would shift"
+            if why is None and len(self.owners[id(norm.bias)]) > 1:
+                why = "its bias is shared"
+            if why is None:
+                yield ShiftForward(norm=pair.first, into=pair.second)
+            else:
+                yield Refusal(what="shift", where=pair.first, why=why)
 
     # -------------------------------------------------------------------------------------------- weights of norms
 

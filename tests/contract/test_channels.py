@@ -13,7 +13,7 @@ from tests.contract.subjects import Promise, Subject, subjects
 CHANNELS = contract_of("channel", lambda channel, x: channel(x, NOTHING))
 
 
-@CHANNELS.promise()
+@CHANNELS.promise(over="channels")
 def check_each_token_alone(subject: Subject) -> None:
     channel, x = subject.make(), subject.tokens()
     y = channel(x)
@@ -23,6 +23,15 @@ def check_each_token_alone(subject: Subject) -> None:
     others = torch.arange(x.shape[1]) != 1
     close(channel(changed)[:, others], y[:, others])
     assert differ(channel(changed)[:, 1], y[:, 1])
+
+
+@CHANNELS.promise(over="grid and channels")
+def check_other_tokens_count(subject: Subject) -> None:
+    channel, x = subject.make(), subject.tokens()
+    assert channel(x).shape == x.shape
+    changed = x.clone()
+    changed[:, 1] *= 3.0
+    assert differ(channel(changed)[:, 0], channel(x)[:, 0])
 
 
 @CHANNELS.promise()

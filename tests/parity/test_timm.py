@@ -21,6 +21,8 @@ CASES = [
     ("vit_tiny", "vit_tiny_patch16_224", 224),
     ("convnext_atto", "convnext_atto", 64),
     ("poolformer_s12",) * 2 + (64,),
+    ("convnextv2_atto",) * 2 + (64,),
+    ("convnextv2_tiny",) * 2 + (64,),
 ]
 
 

@@ -71,6 +71,16 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "body": {"kind": "pyramid", "dims": [16, 24], "layouts": ["local"] * 2, "blocks": {"local": LOCAL}},
         "head": HEAD | {"norm": "batch"},
     },
+    "large kernels": {
+        "stem": {"kind": "convs", "widths": [8, 16], "img_size": 32, "norm": "layer", "last_activation": False},
+        "body": _pyramid(
+            [{"kind": "large_kernel", "size": 7}, {"kind": "large_kernel", "size": 3, "dilated": False}],
+            {"kind": "single", "scale": 0.1, "norm": None},
+            {"kind": "conv", "out_norm": "layer"},
+            channel={"kind": "grn_mlp", "norm": "batch"},
+        ),
+        "head": HEAD | {"order": "pool_norm"},
+    },
     "merged": {
         "stem": STEM,
         "body": _pyramid(ATTENTION, {"kind": "pre"}, "patch_merging"),

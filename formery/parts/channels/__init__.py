@@ -1,6 +1,7 @@
-"""Channel mixers: what works on each token alone."""
+"""Channel mixers: what works on each token alone, but for norms over the grid inside."""
 
 INDEX = {
+    "grn_mlp": "grn_mlp:GRNMLP",
     "mixture_of_experts": "mixture_of_experts:MixtureOfExperts",
     "mlp": "mlp:MLP",
     "none": "none:Nothing",

@@ -12,6 +12,7 @@ INDEX = {
     "hgrn": "hgrn:HGRN",
     "hgrn2": "hgrn2:HGRN2",
     "identity": "identity:Identity",
+    "large_kernel": "large_kernel:LargeKernel",
     "legendre_memory": "legendre_memory:LegendreMemory",
     "linear_attention": "linear_attention:LinearAttention",
     "mamba": "mamba:Mamba",
@@ -26,6 +27,7 @@ INDEX = {
     "spiking_attention": "spiking:SpikingAttention",
     "spiking_legendre_memory": "spiking:SpikingLegendreMemory",
     "spiking_mlp": "spiking:SpikingMLP",
+    "squeeze_excite": "squeeze_excite:SqueezeExcite",
     "temporal_convolution": "temporal_convolution:TemporalConvolution",
     "test_time_memory": "test_time_memory:TestTimeMemory",
 }

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from ...context import NOTHING, Context, Slot, State
 from ...errors import BadSpec, CannotRun
-from ..convolution import CONVOLUTIONS, convolution
+from ..convolution import CONVOLUTIONS, convolution, over_grid
 from .mixer import Causality, Mixer, Splits
 from .ragged import by_sequence, compacted, last_tokens
 
@@ -46,7 +46,7 @@ class DepthwiseConv(Mixer):
         if self.grids != (1,):
             if state is not None:
                 raise CannotRun("depthwise_conv over maps and videos does not stream; use axes 1 for sequences")
-            return self.conv(x.movedim(-1, 1)).movedim(1, -1)
+            return over_grid(self.conv, x)
         if ctx.bounds is not None:
             return by_sequence(self, x, ctx)
         lengths, undo = None, None

@@ -2,6 +2,7 @@
 
 INDEX = {
     "batch": "batch:Batch",
+    "global_response": "global_response:GlobalResponse",
     "group1": "group1:GroupOne",
     "layer": "layer:Layer",
     "rms": "rms:RMS",

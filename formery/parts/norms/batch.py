@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,3 +33,13 @@ class Batch(Norm):
             self.training, self.momentum, self.eps,
         )  # fmt: skip
         return y.movedim(1, -1)
+
+
+def affine_map(norm: Any) -> tuple[Tensor, Tensor]:
+    """(s, t), both (C,) in float64, with norm(x) = s x + t in evaluation; of a batch norm here or of torch."""
+    mean, var = norm.running_mean.double(), norm.running_var.double()
+    s = torch.rsqrt(var + norm.eps)
+    if norm.weight is not None:
+        s = s * norm.weight.double()
+    t = -mean * s
+    return s, t if norm.bias is None else t + norm.bias.double()
