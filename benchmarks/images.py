@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import timm
 import torch
@@ -10,26 +11,33 @@ from torch import Tensor, nn
 
 import formery
 from formery.measure import Comparison, Work, compare, count_macs
-from formery.ops.linear import using
 
-from .record import Record
+from .record import Record, asked
 
-NAMES = {"poolformer_s12": "poolformer_s12", "convnext_tiny": "convnext_tiny", "vit_small": "vit_small_patch16_224"}
+NAMES = {
+    "poolformer_s12": "poolformer_s12",
+    "convnext_tiny": "convnext_tiny",
+    "swin_tiny": "swin_tiny_patch4_window7_224",
+    "efficientformer_l1": "efficientformer_l1",
+    "crossvit_15": "crossvit_15_240",
+    "tnt_s": "tnt_s_patch16_224",
+    "nextvit_small": "nextvit_small",
+    "vit_small": "vit_small_patch16_224",
+}
 """formery's name -> timm's."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 BATCHES = (1, 8)
-SIZE = 224
 CLOSE = 1e-4
 """Largest difference of float32 scores, in units of the largest score."""
 
 NOTES = """\
-Eager forwards of one process, 224 x 224 pixels, without gradients. All models of a cell hold the same weights (timm's
-state dict, read by `load_published`) and agree on the input before anything is timed. Rounds go through all of them
-in a random order; a ratio is that of the same round's times, above 1 is faster. timm runs in both memory formats, and
-the better one is the base. *packed* keeps a second copy of the weights in oneDNN's order (`accelerate(pack=True)`);
-*linear off* is formery with torch's own dense products; *timm, accelerated* is timm's model through
-`formery.accelerate`. The share of products is that of the rate which this machine reaches in a plain matrix product
-of the same dtype. Errors are those of the scores against timm's in float32, in units of the largest.
+Eager forwards of one process at the nominal size (224 x 224 pixels, CrossViT 240 x 240), without gradients. All
+models of a cell hold the same weights (timm's state dict, read by `load_published`) and agree on the input before
+anything is timed. Rounds go through all of them in a random order; a ratio is that of the same round's times, above 1
+is faster. timm runs in both memory formats, and the better one is the base. *packed* keeps a second copy of the
+weights in oneDNN's order (`accelerate(pack=True)`). The share of products is that of the rate which this machine
+reaches in a plain matrix product of the same dtype, by the faster of its libraries. Errors are those of the scores
+against timm's in float32, in units of the largest.
 """
 
 
@@ -40,15 +48,31 @@ def table(threads: int, seconds: float, only: str = "") -> Record:
         for dtype in DTYPES:
             for batch in BATCHES:
                 conditions = {"model": name, "dtype": dtype, "batch": f"batch {batch}"}
-                if only in " ".join(conditions.values()):
+                if asked(" ".join(conditions.values()), only):
                     record.add(conditions, lambda n=name, d=dtype, b=batch: measured(n, d, b, threads, seconds))  # type: ignore[misc]
+    for dtype in DTYPES:
+        record.remarks += means(record, dtype, ("formery", "formery, packed"))
     return record
+
+
+def means(record: Record, dtype: str, rows: tuple[str, ...]) -> list[str]:
+    """Geometric means over models and batches of a dtype's cells, of first quartiles."""
+    cells = [cell.comparison for cell in record.cells if cell.conditions.get("dtype", dtype) == dtype]
+    told = []
+    for row in rows:
+        lower = [cell[row].ratio_lower for cell in cells if row in cell.samples]
+        if lower:
+            told.append(
+                f"{row}, {dtype}: first quartiles of ratios {min(lower):.2f} to {max(lower):.2f}, geometric mean "
+                f"{math.exp(sum(map(math.log, lower)) / len(lower)):.2f} over {len(lower)} cells"
+            )
+    return told
 
 
 def measured(name: str, dtype: str, batch: int, threads: int, seconds: float) -> tuple[Comparison, dict[str, float]]:
     """One cell, and the models' errors."""
     theirs, ours = pair(name)
-    images = torch.randn(batch, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    images = images_for(ours, batch)
     macs = count_macs(ours, images).total
     with torch.inference_mode():
         exact = theirs(images)
@@ -65,6 +89,11 @@ def measured(name: str, dtype: str, batch: int, threads: int, seconds: float) ->
     comparison = compare(works, threads=threads, seconds=seconds, least=3)
     formats = ("timm, contiguous", "timm, channels last")
     return comparison.against(min(formats, key=lambda subject: comparison[subject].timing.median)), errors
+
+
+def images_for(model: formery.Model, batch: int) -> Tensor:
+    """Normal images of the model's nominal size."""
+    return torch.randn(batch, *model.default_cfg["input_size"], generator=torch.Generator().manual_seed(0))
 
 
 def pair(name: str) -> tuple[nn.Module, formery.Model]:
@@ -86,25 +115,9 @@ def subjects(theirs: nn.Module, ours: nn.Module, images: Tensor):  # type: ignor
     last = copy.deepcopy(theirs).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images_last = images.contiguous(memory_format=torch.channels_last)
     packed = formery.accelerate(copy.deepcopy(ours), pack=True)
-    quick = formery.accelerate(copy.deepcopy(theirs))
-    quick_packed = formery.accelerate(copy.deepcopy(theirs), pack=True)
-    off = in_mode("torch", ours, images)
     return {
         "timm, contiguous": lambda: theirs(images),
         "timm, channels last": lambda: last(images_last),
         "formery": lambda: ours(images),
         "formery, packed": lambda: packed(images),
-        "formery, linear off": off,
-        "timm, accelerated": lambda: quick(images),
-        "timm, accelerated, packed": lambda: quick_packed(images),
     }
-
-
-def in_mode(mode: str, model: nn.Module, images: Tensor):  # type: ignore[no-untyped-def]
-    """A forward with dense products of `mode`."""
-
-    def call() -> Tensor:
-        with using(mode):  # type: ignore[arg-type]
-            return model(images)
-
-    return call
