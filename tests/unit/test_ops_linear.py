@@ -355,3 +355,24 @@ def test_an_activation_is_fused_where_that_was_measured_to_be_faster(
     linear(x, weight.requires_grad_(), bias, "gelu")
     assert products == ["onednn"] * fused
     impose(None)
+
+
+@pytest.mark.parametrize(("rows", "biased"), [(1024, True), (1500, False)])
+def test_gradients_over_many_rows(rows: int, biased: bool) -> None:
+    """To the second order, and for those tensors alone that want one."""
+    draw = torch.Generator().manual_seed(0)
+    x, g = torch.randn(rows, 24, generator=draw), torch.randn(rows, 48, generator=draw)
+    weight, bias = torch.randn(48, 24, generator=draw), torch.randn(48, generator=draw) if biased else None
+    given = [t.requires_grad_() for t in (x, weight, bias) if t is not None]
+    both = []
+    for product in (linear, reference):
+        with using("onednn"):
+            first = torch.autograd.grad(product(x, weight, bias), given, g, create_graph=True)
+            second = torch.autograd.grad(sum((t.square().sum() for t in first), start=x.sum() * 0), (x, weight))
+        both.append([t.detach() for t in (*first, *second)])
+    for ours, expected in zip(*both, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+    x.requires_grad_(False)
+    with using("onednn"):
+        (alone,) = torch.autograd.grad(linear(x, weight), weight, g)
+    torch.testing.assert_close(alone, both[1][1], rtol=1e-4, atol=1e-3)

@@ -137,7 +137,26 @@ class Linear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         rows, flat = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
+        of_x, of_weight, of_bias = ctx.needs_input_grad
         # linear() itself, whose gradients are right to any order; its products take the transposed views as they are.
-        d_x = linear(rows, weight.mT).view_as(x) if ctx.needs_input_grad[0] else None
-        d_weight = linear(rows.mT, flat.mT) if ctx.needs_input_grad[1] else None
-        return d_x, d_weight, rows.sum(0) if ctx.needs_input_grad[2] else None
+        d_x = linear(rows, weight.mT).view_as(x) if of_x else None
+        if of_weight and rows.shape[0] >= MANY:
+            return d_x, *_summed_over_many(rows, flat, weight, of_bias)
+        d_weight = linear(rows.mT, flat.mT) if of_weight else None
+        return d_x, d_weight, rows.sum(0) if of_bias else None
+
+
+MANY = 1024
+"""Rows from which on the weight's gradient is oneDNN's 1x1 convolution's. Both its factors are much longer than wide:
+25,088 x 64 by 25,088 x 256 takes 5.9 ms there, the bias' sum included, 18.7 as oneDNN's matrix product, 7.0 as MKL's
+(two threads of an AMD EPYC, torch 2.13)."""
+
+
+def _summed_over_many(rows: Tensor, flat: Tensor, weight: Tensor, of_bias: bool) -> tuple[Tensor, Tensor | None]:
+    """rows (N, out)^T flat (N, in), and the sum of rows: gradients of a 1x1 convolution over a map of 1 x N places."""
+    gradients, inputs = (t[None, None].movedim(-1, 1) for t in (rows, flat))  # views: channels last in memory
+    _, d_weight, d_bias = torch.ops.aten.convolution_backward(
+        gradients, inputs, weight[..., None, None], [weight.shape[0]], [1, 1], [0, 0], [1, 1], False, [0, 0], 1,
+        [False, True, of_bias],
+    )  # fmt: skip
+    return d_weight.view_as(weight), d_bias if of_bias else None
