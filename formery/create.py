@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import cards, spec
+from . import cards, registry, spec
 from .errors import BadFile, BadSpec, BadWeights, UnknownName
 from .registry import nearest
 
@@ -95,9 +95,28 @@ def with_drop_path(resolved: Mapping[str, Any], rate: float) -> dict[str, Any]:
     """The spec with stochastic depth that rises evenly from 0 in the first block to `rate` in the last."""
     if not isinstance(rate, int | float) or not 0 <= rate < 1:
         raise BadSpec(f"drop_path_rate is at least 0 and below 1, got {rate!r}")
-    paths = [path for path, role, _ in spec.walk(resolved) if role == "block"]
-    ramp = {f"{path}.scheme.drop_path": rate * i / max(1, len(paths) - 1) for i, path in enumerate(paths)}
+    places = dict(_depths("body", resolved["body"], "body", 0))
+    deepest = max(1, *places.values(), 1)
+    ramp = {f"{path}.scheme.drop_path": rate * depth / deepest for path, depth in places.items()}
     return spec.override(resolved, ramp) if ramp else dict(resolved)
+
+
+def _depths(role: str, node: Mapping[str, Any], path: str, start: int) -> Iterator[tuple[str, int]]:
+    """(path, depth) of the blocks of a resolved part whose first ones stand at depth `start`.
+
+    Parts that stand side by side begin at one depth; blocks behind them have the depth of the last (CrossViT's rule).
+    """
+    if role == "block":
+        yield path, start
+        return
+    parallel = getattr(registry.find(role, node["kind"]), "parallel", ())
+    end = start
+    for name, inner, child in spec.children(role, node):
+        beside = name.partition(".")[0] in parallel
+        first = start if beside else max(start, end - 1) if parallel else end
+        for block, depth in _depths(inner, child, f"{path}.{name}", first):
+            yield block, depth
+            end = max(end, depth + 1)
 
 
 def create_model(

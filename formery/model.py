@@ -17,15 +17,15 @@ from .context import NOTHING, Context, State, Stream
 from .errors import BadSpec, CannotRun, FormeryError
 from .feature_info import FeatureInfo
 from .ops.forms import watched
-from .parts.heads.classes import Classes, outward
 from .parts.heads.features import MapFeatures, as_map
-from .parts.heads.head import Features, Head
+from .parts.heads.head import Classifier, Features, Head, outward
 from .parts.heads.next_token import NextToken
 from .parts.initial import draw
 from .parts.mixers.mixer import Mixer
 from .parts.norms.norm import Norm
 from .parts.part import Part
 from .parts.positions.position import Position
+from .parts.several import Grids, Widths, each, several
 from .parts.stems.stem import Stem
 from .parts.stems.tokens import Tokens
 from .spec import Node, Place, build, count, override, parse, resolve
@@ -56,6 +56,11 @@ class Model(nn.Module):
         node, depth = self.resolved, count("body", "block", self.resolved["body"])
         self.stem = build("stem", node["stem"], place=Place("stem"))
         self.body = build("body", node["body"], self.stem.dim, place=Place("body", grid=self.stem.grid, depth=depth))
+        if isinstance(self.body.dim, tuple) and not registry.find("head", node["head"]["kind"]).takes_several:
+            raise BadSpec(
+                f"head: {node['head']['kind']!r} reads one tensor of tokens, this body gives {len(self.body.dim)}; "
+                "use 'branch_classes' or 'features'"
+            )
         self.head = build("head", node["head"], self.body.dim, place=Place("head", grid=self.body.grid))
         self._tie()
         self._check()
@@ -77,7 +82,7 @@ class Model(nn.Module):
 
     def _check(self) -> None:
         """What only the whole model can tell."""
-        if isinstance(self.head, Classes):
+        if isinstance(self.head, Classifier):
             _check_pool(self.head.pool, self.body)
         if not self.head.causal:
             return
@@ -124,17 +129,17 @@ class Model(nn.Module):
 
     @property
     def num_features(self) -> int:
-        """Width of the tokens that the head sees."""
-        return self.body.dim
+        """Width of the tokens that the head sees; of several tensors, all widths together."""
+        return sum(several(self.body.dim))
 
     @property
     def head_hidden_size(self) -> int:
-        """Width of what the last dense layer sees."""
-        return self.body.dim
+        """Width of what the last dense layer sees, or layers together."""
+        return self.num_features
 
     @property
-    def embed_dim(self) -> int:
-        """Width of the stem's tokens."""
+    def embed_dim(self) -> Widths:
+        """Width of the stem's tokens; a tuple where they are several tensors."""
         return self.stem.dim
 
     @property
@@ -154,10 +159,14 @@ class Model(nn.Module):
 
     @property
     def feature_info(self) -> FeatureInfo:
-        """Width, stride and module of each map that can be tapped."""
-        infos = self.body.feature_info()
-        stride = self.stem.stride
-        maps = [i | {"reduction": i["reduction"] * stride, "module": f"body.{i['module']}"} for i in infos]
+        """Width, stride and module of each map that can be tapped, and its branch where tokens are several tensors.
+
+        Strides are rounded where a branch sees the image at another size (224 pixels of 240 in patches of 16: 17).
+        """
+        maps = []
+        for info in self.body.feature_info():
+            stride = several(self.stem.stride)[info.get("branch", 0) if isinstance(self.stem.stride, tuple) else 0]
+            maps.append(info | {"reduction": round(info["reduction"] * stride), "module": f"body.{info['module']}"})
         return FeatureInfo(maps, self._taps())
 
     @property
@@ -173,12 +182,12 @@ class Model(nn.Module):
             "architecture": self.name,
             "num_classes": self.num_classes,
             "input_size": (stem.get("in_chans", 3), height, width),
-            "pool_size": tuple(self.body.grid) if len(self.body.grid) == 2 else None,
+            "pool_size": grid if len(grid := tuple(self.body.grid)) == 2 and isinstance(grid[0], int) else None,
             "mean": tuple(pre["mean"]),
             "std": tuple(pre["std"]),
             "interpolation": pre["interpolation"],
             "crop_pct": pre["crop_pct"],
-            "first_conv": f"stem.{self.stem.first}" if self.stem.modality == "image" else None,
+            "first_conv": each(lambda name: f"stem.{name}", self.stem.first) if self.modality == "image" else None,
             "classifier": next(
                 (f"head.{n}" for n in ("fc", "scores") if getattr(self.head, n, None) is not None), None
             ),
@@ -264,8 +273,18 @@ class Model(nn.Module):
     def forward(self, inputs: Tensor, *, ctx: Context | None = None, state: Stream | None = None) -> Any:
         """The head's output. With a `state` from `new_state`, `inputs` are the next tokens of its streams."""
         features, ctx = self._run(inputs, ctx, state, self._taps())
-        features.x = self.head.finish(features.x, ctx)
+        features.x = self._finished(features.x, ctx)
         return self.head(features, ctx)
+
+    def _finished(self, x: Any, ctx: Context) -> Any:
+        """Last tokens as the head's features, where they have the width that it reads."""
+        if isinstance(x, tuple):
+            return tuple(self._finished_branch(tokens, ctx, b) for b, tokens in enumerate(x))
+        return self.head.finish(x, ctx) if x.shape[-1] == self.body.dim else x
+
+    def _finished_branch(self, x: Tensor, ctx: Context, branch: int) -> Tensor:
+        fits = x.shape[-1] == several(self.body.dim)[branch]
+        return self.head.finish_branch(x, ctx, branch) if fits else x
 
     def new_state(self, batch: int, capacity: int) -> Stream:
         """State of `batch` streams that have seen nothing, for at most `capacity` tokens each (padding included)."""
@@ -288,17 +307,19 @@ class Model(nn.Module):
                 parts.put(path.removeprefix("body."), own)
         return Stream.start(parts, batch, capacity, next(self.parameters()).device)
 
-    def forward_features(self, inputs: Tensor, *, ctx: Context | None = None) -> Tensor:
-        """What the head pools: a map (B, C, H, W), or tokens (B, prefix + tokens, C)."""
+    def forward_features(self, inputs: Tensor, *, ctx: Context | None = None) -> Any:
+        """What the head pools: a map (B, C, H, W), or tokens (B, prefix + tokens, C); the list of these where tokens
+        are several tensors."""
         features, ctx = self._run(inputs, ctx, None, ())
-        x = self.head.finish(features.x, ctx)
-        return x.movedim(-1, 1) if x.dim() > 3 else x
+        return _turned(self._finished(features.x, ctx))
 
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Any:
+    def forward_head(self, x: Tensor | Sequence[Tensor], pre_logits: bool = False) -> Any:
         """The rest of `forward`, from `forward_features`' output; with `pre_logits`, what the last layer sees."""
-        tokens = x.movedim(1, -1) if x.dim() > 3 else x
-        features = Features(tokens, self.body.grid if x.dim() == 3 else (), self.num_prefix_tokens)
-        if isinstance(self.head, Classes):
+        given = x if isinstance(x, Tensor) else tuple(x)
+        tokens = each(lambda t: t.movedim(1, -1) if t.dim() > 3 else t, given)
+        grid: Grids = () if several(given)[0].dim() > 3 else self.body.grid
+        features = Features(tokens, grid, self.num_prefix_tokens)
+        if isinstance(self.head, Classifier):
             pooled = self.head.pooled(features, NOTHING)
             return outward(pooled if pre_logits else self.head.scores(pooled))
         return tokens if pre_logits else self.head(features, NOTHING)
@@ -322,21 +343,20 @@ class Model(nn.Module):
         taps = self._indices(indices)
         last_map = max(taps) if stop_early and taps else None
         features, ctx = self._run(x, NOTHING.but(last_map=last_map), None, taps)
-        maps = [features.maps[i] for i in taps]
-        if norm:
-            maps = [self.head.finish(m, ctx) if m.shape[-1] == self.body.dim else m for m in maps]
+        maps = [features.of_map(i) for i in taps]
         shaped: list[Any] = []
-        for tokens in maps:
+        for i, one in zip(taps, maps, strict=True):
+            if norm and isinstance(features.x, tuple):
+                one.x = self._finished_branch(one.x, ctx, features.branch_of[i])
+            elif norm:
+                one.x = self._finished(one.x, ctx)
             if output_fmt == "NLC":
-                shaped.append(tokens[:, features.prefix :] if tokens.dim() == 3 else tokens.flatten(1, -2))
+                shaped.append(one.x[:, one.prefix :] if one.x.dim() == 3 else one.x.flatten(1, -2))
             else:
-                shaped.append(as_map(tokens, features, channels_last=output_fmt == "NHWC"))
+                shaped.append(as_map(one.x, one, channels_last=output_fmt == "NHWC"))
         if return_prefix_tokens and features.prefix:
-            shaped = [(m, tokens[:, : features.prefix]) for m, tokens in zip(shaped, maps, strict=True)]
-        if intermediates_only:
-            return shaped
-        last = self.head.finish(features.x, ctx) if features.x.shape[-1] == self.body.dim else features.x
-        return (last.movedim(-1, 1) if last.dim() > 3 else last), shaped
+            shaped = [(m, one.x[:, : one.prefix]) for m, one in zip(shaped, maps, strict=True)]
+        return shaped if intermediates_only else (_turned(self._finished(features.x, ctx)), shaped)
 
     # -------------------------------------------------------------------------------------------- timm's surface
 
@@ -347,7 +367,7 @@ class Model(nn.Module):
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A fresh last layer for `num_classes` (none for 0), and another pooling where one is given."""
-        if not isinstance(self.head, Classes):
+        if not isinstance(self.head, Classifier):
             raise CannotRun(f"{self.name} has no classifier to reset")
         changes: Node = {"num_classes": num_classes}
         if global_pool is not None:
@@ -371,12 +391,19 @@ class Model(nn.Module):
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Regular expressions that group parameters by depth, for layer-wise learning rates."""
+        stage = r"^body\.stages\.(\d+)" if hasattr(self.body, "stages") else r"^body"
+        first = r"(?:stages\.0\.)?branches\.\d+\." if any(m.parallel for m in self._bodies()) else ""
         if coarse:
-            return {"stem": r"^stem", "blocks": r"^body\.(?:stages\.(\d+)|blocks\.(\d+)|(prefix|position))"}
-        blocks = r"^body\.stages\.(\d+)\.blocks\.(\d+)" if hasattr(self.body, "stages") else r"^body\.blocks\.(\d+)"
+            rest = "prefix|position|fusions|leaving|returning"
+            return {"stem": r"^stem", "blocks": rf"^body\.(?:stages\.(\d+)|(?:branches\.\d+\.)?blocks\.(\d+)|({rest}))"}
         return {
-            "stem": r"^stem|^body\.(?:prefix|position)",
-            "blocks": [(blocks, None), (r"^body\.stages\.(\d+)", (0,)), (r"^head", (99999,))],
+            "stem": rf"^stem|^body\.{first}(?:prefix|position)",
+            "blocks": [
+                (rf"{stage}(?:\.branches\.\d+)?\.blocks\.(\d+)", None),
+                (rf"{stage}\.(?:fusions|leaving|returning)", (9999,)),
+                (r"^body\.stages\.(\d+)", (0,)),
+                (r"^head", (99999,)),
+            ],
         }
 
     def no_weight_decay(self) -> set[str]:
@@ -387,7 +414,7 @@ class Model(nn.Module):
             if isinstance(module, Part)
             for name in module.undecayed
         }
-        return {name for name, _ in self.named_parameters() if name in names or name.endswith("body.prefix")}
+        return {name for name, _ in self.named_parameters() if name in names}
 
     # -------------------------------------------------------------------------------------------- saving, loading
 
@@ -443,6 +470,13 @@ class Model(nn.Module):
 
     def extra_repr(self) -> str:
         return f"name={self.name}, head={in_short(self.resolved['head']['kind'])}"
+
+
+def _turned(x: Any) -> Any:
+    """Features as they are given out: maps with channels first, several tensors as a list."""
+    if isinstance(x, tuple):
+        return [_turned(tokens) for tokens in x]
+    return outward(x)
 
 
 def _check_pool(pool: str, body: Body) -> None:

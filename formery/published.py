@@ -14,6 +14,7 @@ from . import cards, registry, saving
 from .errors import BadFile, BadWeights, UnknownName
 from .files import read_json
 from .parts.part import Part
+from .parts.several import several
 from .spec import override, resolve, short
 from .weights import Dialect, expected, match, plain, to_ours, to_theirs
 
@@ -264,9 +265,11 @@ def adopted(
 
     implied = {} if own_config else dialect.changes
     changes: dict[str, Any] = {path: value for path, value in implied.items() if applies(path)}
-    if "num_classes" in head and (found := shape("head.fc.weight")) and found[0] != head["num_classes"]:
+    fc = "head.fc.weight" if "head.fc.weight" in model.state_dict() else "head.fc.0.weight"  # one a branch
+    if "num_classes" in head and (found := shape(fc)) and found[0] != head["num_classes"]:
         changes["head.num_classes"] = found[0]
-    if "in_chans" in stem and (found := shape(f"stem.{model.stem.first}.weight")) and found[1] != stem["in_chans"]:
+    first = f"stem.{several(model.stem.first)[0]}.weight"
+    if "in_chans" in stem and (found := shape(first)) and found[1] != stem["in_chans"]:
         changes["stem.in_chans"] = found[1]
     if "vocab" in stem and (found := shape("stem.embed.weight")) and found[0] != stem["vocab"]:
         changes |= {"stem.vocab": found[0], "head.vocab": found[0]}
@@ -319,11 +322,11 @@ def change_channels(model: Model, in_chans: int) -> None:
     extra = model.extra
     model.rebuild(override(model.resolved, {"stem.in_chans": in_chans}))
     model.extra = extra
-    first = f"stem.{model.stem.first}.weight"
-    kernel = old[first]
-    repeats = -(-in_chans // kernel.shape[1])
-    changed = torch.cat([kernel] * repeats, dim=1)[:, :in_chans] * (kernel.shape[1] / in_chans)
-    old[first] = kernel.sum(1, keepdim=True) if in_chans == 1 else changed
+    for name in several(model.stem.first):
+        kernel = old[f"stem.{name}.weight"]
+        repeats = -(-in_chans // kernel.shape[1])
+        changed = torch.cat([kernel] * repeats, dim=1)[:, :in_chans] * (kernel.shape[1] / in_chans)
+        old[f"stem.{name}.weight"] = kernel.sum(1, keepdim=True) if in_chans == 1 else changed
     saving.put(model, old, "the model of other channels")
 
 

@@ -32,6 +32,7 @@ DEFAULT_KINDS = {"block": "block"}
 
 Spec = str | Mapping[str, Any]
 Node = dict[str, Any]
+StemSpec = Annotated[Spec, "stem"]
 MixerSpec = Annotated[Spec, "mixer"]
 ChannelSpec = Annotated[Spec, "channel"]
 SublayerSpec = Annotated[Spec, "sublayer"]
@@ -50,9 +51,12 @@ class Place:
     """Where a part stands in its model."""
 
     path: str = "spec"
-    grid: tuple[int, ...] = ()
+    grid: tuple[Any, ...] = ()
+    """Of tokens that are several tensors, the grid of each."""
     index: int = 0
     depth: int = 1
+    prefix: int = 0
+    """Prefix tokens that come in, in front of the grid's."""
 
     def at(self, name: str | int, **changes: Any) -> Place:
         """The place of the child `name`."""

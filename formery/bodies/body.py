@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
-
 from ..context import NOTHING, Context, State
 from ..parts.heads.head import Features
 from ..parts.part import Part
@@ -13,20 +11,23 @@ from .blocks.base import BaseBlock
 
 
 class Body(Part):
-    """Maps tokens to `Features`. Built as `Body(dim, *, ..., place)`, where `dim` is the width that comes in."""
+    """Maps tokens (a tensor, or a tuple of several) to `Features`.
 
-    dim: int
-    """Width that goes out."""
-    grid: tuple[int, ...]
+    Built as `Body(dim, *, ..., place)`, where `dim` is the width that comes in (of several tensors, a tuple).
+    """
+
+    dim: Any
+    """Width that goes out; of tokens that are several tensors, one each, as with `grid` and `stride`."""
+    grid: Any
     """Nominal grid that goes out."""
-    stride: int = 1
+    stride: Any = 1
     """Tokens that came in for one that goes out, along each axis."""
     num_prefix: int = 0
     """Prefix tokens (class token, registers) in front of the tokens that go out."""
     checkpointing: bool = False
     """Whether blocks are worked out again in the backward pass instead of remembered."""
 
-    def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Features:
+    def forward(self, x: Any, ctx: Context = NOTHING, state: State | None = None) -> Features:
         raise NotImplementedError
 
     def share(self) -> None:
@@ -37,5 +38,6 @@ class Body(Part):
         return sum(isinstance(module, BaseBlock) for module in self.modules())
 
     def feature_info(self) -> list[dict[str, Any]]:
-        """`num_chs` (width), `reduction` (stride in tokens) and `module` (dotted path) of each map to be tapped."""
+        """`num_chs` (width), `reduction` (stride in tokens) and `module` (dotted path) of each map to be tapped, and
+        its `branch` where tokens are several tensors."""
         raise NotImplementedError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import mul
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -12,15 +13,21 @@ from ..context import NOTHING, Context, State
 from ..errors import BadSpec
 from ..layout import MOST_WORDS, parse
 from ..parts.heads.head import Features
-from ..spec import BlockSpec, BodySpec, ChannelSpec, MergeSpec, MixerSpec, Place, PositionSpec, SchemeSpec, build, count
+from ..parts.several import Tokens, Widths, each, several
+from ..spec import BlockSpec, BodySpec, ChannelSpec, MergeSpec, MixerSpec, Place, PositionSpec, SchemeSpec, build
+from .blocks.spreading import spread_members
 from .body import Body
+from .stack import Stack, behind, ramped
 
 Depths = Annotated[list[Annotated[int, Field(ge=0, le=MOST_WORDS)]], Field(min_length=1)]
 Dims = Annotated[list[Annotated[int, Field(gt=0)]], Field(min_length=1)]
 
 
 class Pyramid(Body):
-    """Stages, each a body (usually a stack that begins with a merge); tap i is the output of stage i."""
+    """Stages, each a body (usually a stack that begins with a merge); tap i is the output of stage i.
+
+    Of tokens that are several tensors each has its maps: all stages of the first one, then all of the next.
+    """
 
     EXAMPLES = (
         {"dims": [32, 48], "depths": [1, 1], "mixer": "pooling"},
@@ -32,19 +39,17 @@ class Pyramid(Body):
     )
 
     def __init__(
-        self, dim: int, *, stages: Annotated[list[BodySpec], Field(min_length=1)], place: Place | None = None
+        self, dim: Widths, *, stages: Annotated[list[BodySpec], Field(min_length=1)], place: Place | None = None
     ) -> None:
         super().__init__()
         place = place or Place("body")
         grid, index = place.grid, place.index
         members = []
         for number, stage in enumerate(stages):
-            if self.num_prefix:
-                raise BadSpec("prefix tokens stand in the last stage: a merge takes a grid and nothing else")
-            here = place.at(f"stages.{number}", grid=grid, index=index)
+            here = place.at(f"stages.{number}", grid=grid, index=index, prefix=place.prefix + self.num_prefix)
             member = build("body", stage, dim, place=here)
             dim, grid, index = member.dim, member.grid, index + member.num_blocks()
-            self.stride *= member.stride
+            self.stride = each(mul, self.stride, member.stride)
             self.num_prefix = member.num_prefix
             members.append(member)
         self.stages = nn.ModuleList(members)
@@ -93,8 +98,6 @@ class Pyramid(Body):
                 if layouts is not None
                 else {"depth": length, "mixer": mixers[i]}
             )
-            from .stack import Stack, ramped
-
             stage = Stack.shorthand(
                 **short, channel=channel, scheme=schemes[i], dim=dims[i], merge=merge if i else None, position=places[i]
             )
@@ -108,43 +111,39 @@ class Pyramid(Body):
     @classmethod
     def spread(cls, node: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
         """What a stack spreads over its blocks, over all stages; a layout is cut where the stages end."""
-        from .. import registry
+        return spread_members(node["stages"], "stages", key, value)
 
-        stages = node["stages"]
-        values: list[Any] = [value] * len(stages)
-        if key in ("mixer", "channel") and isinstance(value, str) and len(words := parse(value).words()) > 1:
-            lengths = [count("body", "block", stage) for stage in stages]
-            if len(words) != sum(lengths):
-                raise BadSpec(
-                    f"layout {value!r} has {len(words)} words for {sum(lengths)} blocks; give one, or one a block"
-                )
-            values = [" ".join(words[sum(lengths[:i]) : sum(lengths[: i + 1])]) for i in range(len(stages))]
-        writes: dict[str, Any] = {}
-        for i, stage in enumerate(stages):
-            part = registry.find("body", stage["kind"])
-            if values[i] != "" and hasattr(part, "spread"):
-                writes |= {f"stages.{i}.{path}": v for path, v in part.spread(stage, key, values[i]).items()}
-        return writes
-
-    def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Features:
+    def forward(self, x: Tokens, ctx: Context = NOTHING, state: State | None = None) -> Features:
         maps: dict[int, Tensor] = {}
+        places = self._maps() if ctx.taps else []
         inner = ctx.but(taps=(), last_map=None)
         for index, stage in enumerate(self.stages):
             features = stage(x, inner, None if state is None else state.under(f"stages.{index}"))
             x = features.x
-            if index in ctx.taps:
-                maps[index] = x
-            if index == ctx.last_map:
+            if features.prefix:
+                inner = behind(inner, features.prefix - inner.prefix, features.grid)
+            for branch, tokens in enumerate(several(x) if places else ()):
+                if (tap := places.index((branch, index))) in ctx.taps:
+                    maps[tap] = tokens
+            if ctx.last_map is not None and maps.keys() >= set(ctx.taps):
                 break
         features.maps = maps
+        features.branch_of = {tap: places[tap][0] for tap in maps} if isinstance(x, tuple) else {}
         return features
 
+    def _maps(self) -> list[tuple[int, int]]:
+        """(branch, stage) of each map: all of the first branch, then all of the next."""
+        return sorted((b, i) for i, stage in enumerate(self.stages) for b, _ in enumerate(several(stage.dim)))
+
     def feature_info(self) -> list[dict[str, Any]]:
-        infos, stride = [], 1
-        for i, stage in enumerate(self.stages):
-            assert isinstance(stage, Body)
-            stride *= stage.stride
-            infos.append({"num_chs": stage.dim, "reduction": stride, "module": f"stages.{i}"})
+        strides: list[Any] = []
+        for stage in self.stages:
+            strides.append(each(mul, strides[-1] if strides else 1, stage.stride))
+        infos = []
+        for branch, i in self._maps():
+            width, several_here = several(self.stages[i].dim)[branch], isinstance(self.stages[i].dim, tuple)
+            info = {"num_chs": width, "reduction": several(strides[i])[branch], "module": f"stages.{i}"}
+            infos.append(info | ({"branch": branch} if several_here else {}))
         return infos
 
 

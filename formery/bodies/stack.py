@@ -34,6 +34,7 @@ class Stack(Body):
     that rises with depth is set to the forget gates of its blocks (HGRN, arXiv 2311.04823, section 3.2).
     """
 
+    undecayed = ("prefix",)
     EXAMPLES = (
         {"layout": "attention*2", "blocks": {"attention": {"mixer": {"kind": "attention", "heads": 2}}}},
         {"depth": 2, "mixer": {"kind": "attention", "heads": 2}, "prefix": 1, "position": "learned"},
@@ -54,6 +55,10 @@ class Stack(Body):
     ) -> None:
         super().__init__()
         place = place or Place("body")
+        if not isinstance(dim, int):
+            raise BadSpec(f"a stack takes one tensor of tokens, here are {len(dim)}; put stacks into body 'branches'")
+        if place.prefix and (merge is not None or prefix):
+            raise BadSpec("prefix tokens stand in the last stage: a merge takes a grid and nothing else")
         self.dim, self.grid, self.merge = dim_out or dim, place.grid, None
         if merge is not None:
             self.merge = build("merge", merge, dim, self.dim, place=place.at("merge"))
@@ -70,7 +75,7 @@ class Stack(Body):
             self.position = build("position", position, self.dim, place=place.at("position", **inside))
             if self.position.acts_on != "tokens":
                 raise BadSpec("a body's position is added to tokens: learned or sincos; rope belongs inside attention")
-        self.num_prefix = prefix
+        self.num_prefix = place.prefix + prefix
         self.prefix = nn.Parameter(torch.empty(prefix, self.dim).normal_(std=1e-6)) if prefix else None
         self.blocks = nn.ModuleList(
             build("block", block, self.dim, place=place.at(f"blocks.{i}", index=place.index + i, **inside))
@@ -80,7 +85,9 @@ class Stack(Body):
         if lower_bounds and not any(isinstance(m, Mixer) and m.bounded for m in self.blocks[1:].modules()):
             raise BadSpec("no block but the first has a forget gate that takes a bound; set lower_bounds to false")
         self.share()
-        if prefix and any(isinstance(m, Mixer) and m.fixed_grid and 1 in m.grids for m in self.blocks.modules()):
+        if self.num_prefix and any(
+            isinstance(m, Mixer) and m.fixed_grid and 1 in m.grids for m in self.blocks.modules()
+        ):
             raise BadSpec("a mixer that is bound to the grid's tokens has no room for prefix tokens; set prefix to 0")
 
     def share(self) -> None:
@@ -152,15 +159,11 @@ class Stack(Body):
         if ctx.bounds is not None:
             raise CannotRun("packed sequences have no place for this model's prefix tokens; give each a row")
         front = self.prefix.to(x.dtype).expand(x.shape[0], -1, -1)
-        count, grid = self.num_prefix, tuple(x.shape[1:-1])
-        x, ctx = torch.cat([front, x.flatten(1, -2)], dim=1), ctx.but(grid=grid, prefix=count)
-        if self.position is not None:
-            x = self.position(x, ctx)
-        if ctx.positions is not None:
-            first = torch.arange(count, device=x.device).expand(*ctx.positions.shape[:-1], -1)
-            ctx = ctx.but(positions=torch.cat([first, ctx.positions + count], dim=-1))
-        padding, keys = (None if p is None else F.pad(p, (count, 0)) for p in (ctx.padding, ctx.key_padding))
-        return x, ctx.but(padding=padding, key_padding=keys)
+        count, grid = len(self.prefix), tuple(x.shape[1:-1])
+        x = torch.cat([front, x.flatten(1, -2)], dim=1)
+        if self.position is not None:  # which numbers the grid's tokens as they were
+            x = self.position(x, ctx.but(grid=grid, prefix=count))
+        return x, behind(ctx, count, grid)
 
     def run(self, x: Tensor, ctx: Context, state: State | None, maps: dict[int, Tensor]) -> Tensor:
         """The blocks. The stream passes on from block to block while the scheme stays of one kind."""
@@ -189,6 +192,16 @@ class Stack(Body):
         return [
             {"num_chs": self.dim, "reduction": self.stride, "module": f"blocks.{i}"} for i in range(len(self.blocks))
         ]
+
+
+def behind(ctx: Context, count: int, grid: Any) -> Context:
+    """What the context says of the grid's tokens, said of them behind `count` (more) prefix tokens."""
+    ctx = ctx.but(grid=grid, prefix=ctx.prefix + count)
+    if ctx.positions is not None and count:
+        first = torch.arange(count, device=ctx.positions.device).expand(*ctx.positions.shape[:-1], -1)
+        ctx = ctx.but(positions=torch.cat([first, ctx.positions + count], dim=-1))
+    padding, keys = (None if p is None else F.pad(p, (count, 0)) for p in (ctx.padding, ctx.key_padding))
+    return ctx.but(padding=padding, key_padding=keys)
 
 
 def rising(table: Tensor) -> Tensor:

@@ -43,6 +43,9 @@ class Part(nn.Module):
     undecayed: tuple[str, ...] = ()
     """Names of its parameters that weight decay should leave alone (beyond vectors, which it leaves alone anyway)."""
 
+    parallel: tuple[str, ...] = ()
+    """Options whose parts stand side by side, so that their blocks begin at one depth."""
+
     resizes: Mapping[str, Resize] = {}
     """Names of its tensors that are bound to its `grid`, and how each is carried over to another."""
     resizable: bool = True

@@ -23,6 +23,11 @@ def differ(actual: Tensor, expected: Tensor) -> bool:
     return bool((actual - expected).abs().max() > 1e-7 * expected.abs().max())
 
 
+def joined(x: Any) -> Tensor:
+    """Tokens as one tensor: themselves, or (B, all numbers of several tensors)."""
+    return torch.cat([t.flatten(1) for t in x], dim=1) if isinstance(x, tuple) else x
+
+
 def weighted(y: Tensor) -> Tensor:
     """A scalar that depends on every number of y, each in its own way."""
     weights = torch.randn(y.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3))

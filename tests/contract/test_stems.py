@@ -10,8 +10,9 @@ from torch import Tensor
 
 from formery.context import NOTHING
 from formery.errors import CannotRun
+from formery.parts.several import grids, several
 from tests.contract import common
-from tests.contract.common import close
+from tests.contract.common import close, joined
 from tests.contract.everywhere import check_spec
 from tests.contract.subjects import Contract, Promise, Subject, subjects
 
@@ -44,19 +45,23 @@ def raw(stem: Any, batch: int, size: int = SIZE) -> Tensor:
 @STEMS.promise()
 def check_tokens_are_as_it_says(subject: Subject) -> None:
     stem = made(subject)
-    x, ctx = stem(raw(stem, 2), NOTHING)
-    grid = stem.grid if stem.modality == "image" else (SIZE,)
-    assert x.shape == (2, *grid, stem.dim)
-    assert x.dtype == torch.float64
+    tokens, ctx = stem(raw(stem, 2), NOTHING)
+    larger = stem(raw(stem, 2, 2 * SIZE), NOTHING)[0]
+    each_grid = grids(stem.grid) if stem.modality == "image" else [(SIZE,)]
+    told = several(tokens), several(larger), each_grid, several(stem.dim), several(stem.stride)
+    for x, more, grid, width, stride in zip(*told, strict=True):
+        assert x.shape == (2, *grid, width)
+        assert x.dtype == torch.float64
+        assert more.shape[1] == (grid[0] if stem.fixed_grid else 2 * SIZE // stride)
+        assert round(SIZE / stride) == grid[0]
     assert ctx == NOTHING
-    assert stem(raw(stem, 2, 2 * SIZE), NOTHING)[0].shape[1] == 2 * SIZE // stem.stride
 
 
 @STEMS.promise()
 def check_every_parameter_is_reached(subject: Subject) -> None:
     stem = made(subject)
     ids = torch.arange(stem.vocab)[None] if stem.modality == "text" else raw(stem, 2)
-    common.weighted(stem(ids, NOTHING)[0]).backward()
+    common.weighted(joined(stem(ids, NOTHING)[0])).backward()
     assert all(p.grad is not None and p.grad.any() for p in stem.parameters())
 
 
@@ -64,7 +69,7 @@ def check_every_parameter_is_reached(subject: Subject) -> None:
 def check_batch(subject: Subject) -> None:
     stem = made(subject)
     x = raw(stem, 3)
-    close(stem(x, NOTHING)[0][1:], stem(x[1:], NOTHING)[0])
+    close(joined(stem(x, NOTHING)[0])[1:], joined(stem(x[1:], NOTHING)[0]))
 
 
 @STEMS.promise()
@@ -90,9 +95,9 @@ def check_wrong_input_is_refused(subject: Subject) -> None:
 @STEMS.promise(surrogate=False)
 def check_half_precision(subject: Subject) -> None:
     half = made(subject, torch.bfloat16)
-    y = half(raw(half, 2), NOTHING)[0]
+    y = joined(half(raw(half, 2), NOTHING)[0])
     exact = made(subject, torch.bfloat16).float()
-    expected = exact(raw(half, 2) if half.modality == "text" else raw(half, 2).float(), NOTHING)[0]
+    expected = joined(exact(raw(half, 2) if half.modality == "text" else raw(half, 2).float(), NOTHING)[0])
     assert y.dtype == torch.bfloat16
     assert (y.float() - expected).norm() < 0.03 * expected.norm()
 
@@ -101,7 +106,7 @@ def check_half_precision(subject: Subject) -> None:
 def check_exports(subject: Subject) -> None:
     stem = made(subject)
     xs = [raw(stem, 2), raw(stem, 3)]
-    common.check_exports(stem, xs, lambda x: stem(x, NOTHING)[0], [0])
+    common.check_exports(stem, xs, lambda x: joined(stem(x, NOTHING)[0]), [0])
 
 
 @STEMS.parametrize(subjects("stem", ranks=(1,), args=()))

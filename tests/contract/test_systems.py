@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from formery import cards, create_model
+from formery.bodies.blocks.base import BaseBlock
 from formery.model import Model
 from tests.contract.common import close
 from tests.contract.subjects import moved
@@ -44,6 +45,16 @@ def inputs(model: Model, batch: int = 2) -> Tensor:
     return torch.randint(0, model.num_classes, (batch, LENGTH), generator=draw)
 
 
+def each(features: Any) -> list[Tensor]:
+    """Features as a list: one, or one a branch."""
+    return list(features) if isinstance(features, list | tuple) else [features]
+
+
+def blocks_of(model: Model) -> list[str]:
+    """Paths of the blocks along the streams of tokens; those between branches are apart."""
+    return [path for path, m in model.named_modules() if isinstance(m, BaseBlock) and ".fusions." not in path]
+
+
 every = pytest.mark.parametrize("name", SMALLEST)
 images = pytest.mark.parametrize("name", [n for n in SMALLEST if "image" in cards.variants()[n].modalities])
 streaming = pytest.mark.parametrize("name", [n for n in SMALLEST if cards.variants()[n].variants[n]["streams"]])
@@ -67,7 +78,7 @@ def test_features_with_their_strides(name: str) -> None:
     info = features.feature_info
     assert len(maps) == len(info) > 0
     for tokens, channels, reduction in zip(maps, info.channels(), info.reduction(), strict=True):
-        side = SIZE // reduction
+        side = round(SIZE / reduction)
         expected = (2, channels, side, side) if model.modality == "image" else (2, LENGTH, channels)
         assert tokens.shape == expected
     assert all(features.get_submodule(name) is not None for name in info.module_name())
@@ -82,11 +93,13 @@ def test_features_then_head_is_forward(name: str) -> None:
     model = shared(name)
     x = inputs(model)
     features = model.forward_features(x)
-    width_at = 1 if features.dim() == 4 else -1
-    assert features.shape[width_at] == model.num_features
+    assert sum(x.shape[1 if x.dim() == 4 else -1] for x in each(features)) == model.num_features
     close(model.forward_head(features), model(x), tolerance=1e-5)
     assert model.forward_head(features, pre_logits=True).shape[-1] == model.head_hidden_size
-    assert model.get_classifier().weight.shape == (model.num_classes, model.head_hidden_size)
+    last = model.get_classifier()
+    layers = list(last) if isinstance(last, nn.ModuleList) else [last]
+    assert all(layer.out_features == model.num_classes for layer in layers)
+    assert sum(layer.in_features for layer in layers) == model.head_hidden_size
 
 
 @every
@@ -94,7 +107,8 @@ def test_intermediates(name: str) -> None:
     model = shared(name)
     x, info = inputs(model), model.feature_info
     last, maps = model.forward_intermediates(x)
-    close(last, model.forward_features(x), tolerance=1e-5)
+    for ours, whole in zip(each(last), each(model.forward_features(x)), strict=True):
+        close(ours, whole, tolerance=1e-5)
     assert [m.shape[1 if m.dim() == 4 else -1] for m in maps] == info.channels()
     two = model.forward_intermediates(x, indices=min(2, len(maps)), intermediates_only=True)
     for ours, expected in zip(two, maps[-2:], strict=True):
@@ -117,7 +131,7 @@ def test_reset_classifier(name: str, tmp_path: Path) -> None:
     model.reset_classifier(7)
     assert model(x).shape == (2, 7)
     assert model.num_classes == model.resolved["head"]["num_classes"] == 7
-    assert torch.equal(model.forward_features(x), features)
+    assert all(torch.equal(a, b) for a, b in zip(each(model.forward_features(x)), each(features), strict=True))
     model.save_pretrained(tmp_path)
     assert torch.equal(Model.from_pretrained(tmp_path).eval()(x), model(x))
     model.reset_classifier(0, global_pool="max")
@@ -134,7 +148,7 @@ def test_groups_cover_all_parameters(name: str) -> None:
     assert not missed
     blocks = {re.match(matcher["blocks"][0][0], n) for n, _ in model.named_parameters()}
     depths = {found.groups() for found in blocks if found}
-    assert len(depths) == model.body.num_blocks()
+    assert len(depths) == len({re.sub(r"branches\.\d+\.", "", path) for path in blocks_of(model)})  # side by side: one
     coarse = model.group_matcher(coarse=True)
     assert all(re.match(f"{coarse['stem']}|{coarse['blocks']}|^head", n) for n, _ in model.named_parameters())
 
@@ -168,7 +182,9 @@ def test_facts(name: str) -> None:
     assert model.get_submodule(facts["classifier"]) is model.get_classifier()
     if model.modality == "image":
         assert facts["input_size"] == (3, SIZE, SIZE)
-        assert isinstance(model.get_submodule(facts["first_conv"]), nn.Conv2d)
+        firsts = facts["first_conv"]
+        for first in (firsts,) if isinstance(firsts, str) else firsts:
+            assert isinstance(model.get_submodule(first), nn.Conv2d)
 
 
 @every
@@ -189,7 +205,8 @@ def test_mixers_are_swapped_by_one_line(name: str) -> None:
         for path, scheme in model.named_modules()
         for i in getattr(scheme, "bare", ())
     }
-    assert {type(mixer).__name__ for path, mixer in model.mixers() if path not in positions} == {"Identity"}
+    swapped = {type(m).__name__ for path, m in model.mixers() if path not in positions and ".fusions." not in path}
+    assert swapped == {"Identity"}  # what branches tell each other is not theirs alone
     assert model(inputs(model)).isfinite().all()
 
 

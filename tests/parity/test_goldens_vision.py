@@ -43,6 +43,9 @@ CASES = [  # golden, variant, dialect, size of the image
     ("convnext_tiny_timm", "convnext_tiny", "timm", 64),
     ("convnext_atto_timm", "convnext_atto", "timm", 64),
     ("convnext_isotropic_small", "convnext_isotropic_small", "authors", 64),
+    ("crossvit_tiny", "crossvit_tiny", "authors", 240),
+    ("crossvit_tiny_in224", "crossvit_tiny", "authors", 224),
+    ("crossvit_tiny_timm", "crossvit_tiny", "timm", 240),
 ]
 
 

@@ -16,6 +16,24 @@ def spread_scheme(node: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
     return {f"scheme.{key}": value} if key in OF_SCHEME and key in node["scheme"] else {}
 
 
+def spread_members(members: list[dict[str, Any]], option: str, key: str, value: Any) -> dict[str, Any]:
+    """The writes that `spread` of each of a body's `members` asks for; a layout is cut where they end."""
+    parts = [registry.find("body", member["kind"]) for member in members]
+    values: list[Any] = [value] * len(members)
+    if key in ("mixer", "channel") and isinstance(value, str) and len(words := parse(value).words()) > 1:
+        lengths = [len(part.spread(member, key, None)) for part, member in zip(parts, members, strict=True)]
+        if len(words) != sum(lengths):
+            raise BadSpec(
+                f"layout {value!r} has {len(words)} words for {sum(lengths)} blocks; give one, or one a block"
+            )
+        values = [" ".join(words[sum(lengths[:i]) : sum(lengths[: i + 1])]) for i in range(len(members))]
+    writes: dict[str, Any] = {}
+    for i, (part, member) in enumerate(zip(parts, members, strict=True)):
+        if values[i] != "" and hasattr(part, "spread"):
+            writes |= {f"{option}.{i}.{path}": v for path, v in part.spread(member, key, values[i]).items()}
+    return writes
+
+
 def spread_blocks(node: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
     """The writes that set `mixer` or `channel` (a layout or one spec for all), or a scheme's option, of every block."""
     blocks = node["blocks"]

@@ -1,6 +1,7 @@
 """Heads: tokens to what the task wants."""
 
 INDEX = {
+    "branch_classes": "branch_classes:BranchClasses",
     "classes": "classes:Classes",
     "features": "features:MapFeatures",
     "next_token": "next_token:NextToken",

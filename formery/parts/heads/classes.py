@@ -13,12 +13,12 @@ from ...errors import CannotRun
 from ...spec import NormSpec, Place, build
 from ..dense import Dense
 from ..initial import draw
-from .head import Features, Head
+from .head import Classifier, Features
 
 Pool = Literal["avg", "max", "token", ""]
 
 
-class Classes(Head):
+class Classes(Classifier):
     """Norm and pooling over the tokens in the given `order`, then a dense layer to `num_classes` scores.
 
     PoolFormer's authors norm first (group norm over the map), timm's PoolFormer and ConvNeXt pool first. `pool` is the
@@ -46,7 +46,8 @@ class Classes(Head):
     ) -> None:
         super().__init__()
         place = place or Place("head")
-        self.dim, self.pool, self.order, self.dropout, self.use_bias = dim, pool, order, dropout, bias
+        self.dim, self.order, self.dropout, self.use_bias = dim, order, dropout, bias
+        self.pool: Pool = pool
         self.norm = None if norm is None else build("norm", norm, dim, place=place.at("norm"))
         self.set_classes(num_classes)
 
@@ -62,19 +63,7 @@ class Classes(Head):
 
     def pooled(self, features: Features, ctx: Context) -> Tensor:
         """(B, C) what the dense layer sees ((B, tokens, C) with pool "")."""
-        x = features.x
-        if self.pool == "token":
-            if not features.prefix:
-                raise CannotRun("pool 'token' takes the class token, and these features have none; pool otherwise")
-            x = x[:, 0]
-        elif self.pool:
-            tokens = x[:, features.prefix :] if x.dim() == 3 else x.flatten(1, -2)
-            if ctx.padding is not None:
-                real = ~ctx.padding[..., None]
-                filled = tokens.masked_fill(~real, float("-inf") if self.pool == "max" else 0.0)
-                x = filled.amax(1) if self.pool == "max" else filled.sum(1) / real.sum(1).clamp(min=1)
-            else:
-                x = tokens.amax(1) if self.pool == "max" else tokens.mean(1)
+        x = pool(features, self.pool, ctx)
         if self.norm is not None and self.order == "pool_norm":
             x = self.norm(x, ctx)
         return x
@@ -85,10 +74,19 @@ class Classes(Head):
             pooled = F.dropout(pooled, self.dropout, self.training)
         return pooled if self.fc is None else self.fc(pooled)
 
-    def forward(self, features: Features, ctx: Context) -> Tensor:
-        return outward(self.scores(self.pooled(features, ctx)))
 
-
-def outward(x: Tensor) -> Tensor:
-    """What users get: a map (B, *grid, C) with its channels second, anything else as it is."""
-    return x.movedim(-1, 1) if x.dim() > 3 else x
+def pool(features: Features, how: Pool, ctx: Context) -> Tensor:
+    """The features' tokens as (B, C): their mean or maximum over the grid, the first prefix token, or all for ""."""
+    x: Tensor = features.x
+    if how == "token":
+        if not features.prefix:
+            raise CannotRun("pool 'token' takes the class token, and these features have none; pool otherwise")
+        return x[:, 0]
+    if not how:
+        return x
+    tokens = x[:, features.prefix :] if x.dim() == 3 else x.flatten(1, -2)
+    if ctx.padding is None:
+        return tokens.amax(1) if how == "max" else tokens.mean(1)
+    real = ~ctx.padding[..., None]
+    filled = tokens.masked_fill(~real, float("-inf") if how == "max" else 0.0)
+    return filled.amax(1) if how == "max" else filled.sum(1) / real.sum(1).clamp(min=1)

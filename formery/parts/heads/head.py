@@ -9,32 +9,75 @@ from torch import Tensor
 
 from ...context import Context
 from ..part import Part
+from ..several import Grids, grids
 
 
 @dataclass(slots=True)
 class Features:
     """What a body returns."""
 
-    x: Tensor
-    """Last tokens, (B, *grid, C) or (B, prefix + tokens, C)."""
-    grid: tuple[int, ...] = ()
-    """The grid of flattened tokens; empty where `x` has it."""
+    x: Any
+    """Last tokens, (B, *grid, C) or (B, prefix + tokens, C); a tuple where they are several tensors."""
+    grid: Grids = ()
+    """The grid of flattened tokens (of each tensor); empty where `x` has it."""
     prefix: int = 0
     maps: dict[int, Tensor] = field(default_factory=dict)
     """The maps asked for by `ctx.taps`, tokens as `x`."""
     extras: dict[str, Any] = field(default_factory=dict)
+    branch_of: dict[int, int] = field(default_factory=dict)
+    """Which of several tensors each map is of; empty where tokens are one."""
+
+    def of_map(self, index: int) -> Features:
+        """The map as the last tokens of its own."""
+        grid = grids(self.grid)[self.branch_of[index]] if self.branch_of else self.grid
+        return Features(self.maps[index], grid, self.prefix)
 
 
 class Head(Part):
-    """Maps a body's `Features` to the output. `finish` is what belongs to the features, `forward` the rest."""
+    """Maps a body's `Features` to the output. `finish` is what belongs to the features, `forward` the rest.
+
+    Built as `Head(dim, *, ...)`; `dim` is a tuple where tokens are several tensors.
+    """
 
     causal: bool = False
     """Whether every mixer must be causal under it."""
     num_classes: int = 0
+    takes_several: bool = False
+    """Whether tokens may be several tensors."""
 
     def finish(self, x: Tensor, ctx: Context) -> Tensor:
         """What is done to the last tokens before they count as features: the norm, where it comes before pooling."""
         return x
 
+    def finish_branch(self, x: Tensor, ctx: Context, branch: int) -> Tensor:
+        """The same for tensor number `branch` of several."""
+        return self.finish(x, ctx)
+
     def forward(self, features: Features, ctx: Context) -> Any:
         raise NotImplementedError
+
+
+class Classifier(Head):
+    """A head that pools tokens to features and has scores of classes from these."""
+
+    pool: str
+
+    def set_classes(self, num_classes: int, std: float | None = 0.02) -> None:
+        """A fresh last layer for `num_classes` classes, drawn with `std` as by `initial.draw`; none for 0."""
+        raise NotImplementedError
+
+    def pooled(self, features: Features, ctx: Context) -> Tensor:
+        """(B, C) what the last layer sees."""
+        raise NotImplementedError
+
+    def scores(self, pooled: Tensor) -> Tensor:
+        """(B, num_classes) from pooled features."""
+        raise NotImplementedError
+
+    def forward(self, features: Features, ctx: Context) -> Tensor:
+        return outward(self.scores(self.pooled(features, ctx)))
+
+
+def outward(x: Tensor) -> Tensor:
+    """What users get: a map (B, *grid, C) with its channels second, anything else as it is."""
+    return x.movedim(-1, 1) if x.dim() > 3 else x

@@ -2,6 +2,7 @@
 
 INDEX = {
     "attention": "attention:Attention",
+    "class_attention": "class_attention:ClassAttention",
     "damped_average": "damped_average:DampedAverage",
     "deltanet": "deltanet:DeltaNet",
     "depthwise_conv": "depthwise_conv:DepthwiseConv",

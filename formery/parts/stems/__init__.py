@@ -6,6 +6,7 @@ INDEX = {
     "frame_convolutions": "frame_convolutions:FrameConvolutions",
     "frames": "frames:Frames",
     "patches": "patches:Patches",
+    "scales": "scales:Scales",
     "spiking_convolutions": "frame_convolutions:SpikingConvolutions",
     "tokens": "tokens:Tokens",
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from math import prod
 from typing import Annotated, Any
 
 import torch
@@ -82,6 +84,11 @@ class Convs(Stem):
         self.neighbours = tuple(
             (f"convs.{i}", f"norms.{i}") for i, m in enumerate(self.norms) if not isinstance(m, nn.Identity)
         )
+
+    @classmethod
+    def whole(cls, options: Mapping[str, Any]) -> int:
+        depth = len(options["widths"])
+        return prod(_one_each(options["strides"], depth, "strides")) * (2**depth if options["pool"] else 1)
 
     def forward(self, inputs: Tensor, ctx: Context) -> tuple[Tensor, Context]:
         check_images(inputs, self.channels_in)

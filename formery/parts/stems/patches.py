@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -45,6 +46,10 @@ class Patches(Stem):
         self.conv = nn.Conv2d(in_chans, dim, size, size, bias=bias)
         self.norm = None if norm is None else build("norm", norm, dim, place=place.at("norm"))
         self.writes = ("conv",) if norm is None else ("norm",)
+
+    @classmethod
+    def whole(cls, options: Mapping[str, Any]) -> int:
+        return int(options["size"])
 
     def forward(self, inputs: Tensor, ctx: Context) -> tuple[Tensor, Context]:
         check_images(inputs, self.conv.in_channels)

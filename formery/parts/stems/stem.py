@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor
 
 from ...context import Context
 from ...errors import BadSpec, CannotRun
 from ..part import Part
+from ..several import Tokens
 
 
 class Stem(Part):
-    """Maps raw input to tokens (B, *grid, dim) and a context that says what is known about them."""
+    """Maps raw input to tokens (B, *grid, dim) and a context that says what is known about them.
+
+    Tokens may be several tensors, one a branch of the body: then width, grid and stride are tuples, one entry each.
+    """
 
     modality: str
-    dim: int
+    dim: Any
     """Width of the tokens."""
-    grid: tuple[int, ...]
+    grid: Any
     """Nominal grid of the tokens: of an image of `img_size`, of a text of the greatest length (0: any)."""
+    fixed_grid: bool = False
+    """Whether an input of any size gives tokens on this grid."""
     channels: int | None = None
     """Numbers at each step of a series; None for what is none."""
-    stride: int = 1
-    """Input steps (pixels) from one token to the next."""
-    first: str = "conv"
-    """Name of the convolution that reads the pixels, in stems that have one."""
+    stride: Any = 1
+    """Input steps (pixels) from one token to the next; no whole number where the stem resizes the image."""
+    first: str | tuple[str, ...] = "conv"
+    """Name of the convolution that reads the pixels, in stems that have one; one for each of several tensors."""
 
-    def forward(self, inputs: Tensor, ctx: Context) -> tuple[Tensor, Context]:
+    def forward(self, inputs: Tensor, ctx: Context) -> tuple[Tokens, Context]:
         raise NotImplementedError
+
+    @classmethod
+    def whole(cls, options: Mapping[str, Any]) -> int:
+        """What the sides of an image are best a multiple of, with these options."""
+        return 1
 
 
 def image_size(size: int | list[int], least: int = 1) -> tuple[int, int]:
