@@ -77,9 +77,11 @@ def heads_are_averaged(seed: int, progress: Progress) -> Measured:
     model = create_model("crossvit_tiny", img_size=48, num_classes=10).eval()
     images = torch.randn(2, 3, 48, 48)
     with torch.no_grad():
-        model.head.get_submodule("fc").apply(lambda m: m.weight.normal_() if hasattr(m, "weight") else None)
-        tokens = model.forward_features(images)
         layers = list(model.get_classifier().children())
+        for layer in layers:
+            assert isinstance(layer, torch.nn.Linear)
+            layer.weight.normal_()
+        tokens = model.forward_features(images)
         scores = [layer(x[:, 0]) for layer, x in zip(layers, tokens, strict=True)]
         worst = (model(images) - (scores[0] + scores[1]) / 2).abs().max().item()
         apart = (scores[0] - scores[1]).abs().max().item()

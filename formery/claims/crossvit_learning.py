@@ -33,7 +33,12 @@ def two_scales(fused: bool) -> dict[str, Any]:
 
     def stage(first: bool) -> dict[str, Any]:
         tokens = {"prefix": 1, "position": {"kind": "learned", "prefix": 1}} if first else {}
-        stack = {"kind": "stack", "depth": 1, "mixer": {"kind": "attention", "heads": 2}, "channel": {"kind": "mlp", "ratio": 2.0}}
+        stack = {
+            "kind": "stack",
+            "depth": 1,
+            "mixer": {"kind": "attention", "heads": 2},
+            "channel": {"kind": "mlp", "ratio": 2.0},
+        }
         fusion = {"mixer": {"kind": "class_attention", "heads": 2}, "channel": None}
         return {"kind": "branches", "branches": [{**stack, **tokens}] * 2, "fusions": [fusion] * 2 if fused else None}
 

@@ -271,7 +271,7 @@ def test_other_models_that_cannot_be() -> None:
         ({"head.pool": "token"}, "head.pool: 'token' needs a class token; set body.prefix to 1, or pool otherwise"),
         (
             {"body.stages.0.prefix": 1},
-            "body: prefix tokens stand in the last stage: a merge takes a grid and nothing else",
+            "body.stages.1: prefix tokens stand in the last stage: a merge takes a grid and nothing else",
         ),
         (
             {"head": {"kind": "next_token", "vocab": 5, "tie": True}},

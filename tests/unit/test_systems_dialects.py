@@ -17,6 +17,7 @@ from formery.weights import match
 STUDIES = sorted(name for name in cards.variants() if name.startswith("metaformer_"))
 SMALL: dict[str, dict[str, Any]] = {
     **{name: {"img_size": 64} for name in ("poolformer_s12", "convnext_atto", "vit_tiny", *STUDIES)},
+    "crossvit_tiny": {"img_size": 64},
     "uniformer_small": {"img_size": 64},
     "decoder_tiny": {},
     "mamba_tiny": {},

@@ -74,9 +74,16 @@ class Scales(Stem):
     def forward(self, inputs: Tensor, ctx: Context) -> tuple[tuple[Tensor, ...], Context]:
         check_images(inputs, self.channels_in)
         return tuple(
-            stem(inputs if inputs.shape[-2:] == side else F.interpolate(inputs, side, mode="bicubic"), ctx)[0]
-            for stem, side in zip(self.stems, self.sides, strict=True)
+            stem(_resized(inputs, side), ctx)[0] for stem, side in zip(self.stems, self.sides, strict=True)
         ), ctx
+
+
+def _resized(images: Tensor, side: tuple[int, int]) -> Tensor:
+    """The images at this size. Where an exporter leaves theirs open they always pass the resize, which changes nothing
+    of an image that has the size already."""
+    size = images.shape[-2:]
+    same = all(isinstance(n, int) for n in size) and tuple(size) == side
+    return images if same else F.interpolate(images, side, mode="bicubic")
 
 
 def _sized(
