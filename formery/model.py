@@ -83,7 +83,7 @@ class Model(nn.Module):
     def _check(self) -> None:
         """What only the whole model can tell."""
         if isinstance(self.head, Classifier):
-            _check_pool(self.head.pool, self.body)
+            _check_pool(self.head.pool, self.head, self.body)
         if not self.head.causal:
             return
         if self.body.num_prefix:
@@ -373,7 +373,7 @@ class Model(nn.Module):
         if global_pool is not None:
             changes["pool"] = global_pool
         resolved = override(self.resolved, {f"head.{option}": value for option, value in changes.items()})
-        _check_pool(resolved["head"]["pool"], self.body)
+        _check_pool(resolved["head"]["pool"], self.head, self.body)
         like = next(self.parameters())
         self.head.set_classes(num_classes, self._std)
         self.head.pool = resolved["head"]["pool"]
@@ -479,9 +479,10 @@ def _turned(x: Any) -> Any:
     return outward(x)
 
 
-def _check_pool(pool: str, body: Body) -> None:
-    if pool == "token" and not body.num_prefix:
-        raise BadSpec("head.pool: 'token' needs a class token; set body.prefix to 1, or pool otherwise")
+def _check_pool(pool: str, head: Classifier, body: Body) -> None:
+    if pool == "token" and body.num_prefix < head.num_tokens:
+        needed = "a class token" if head.num_tokens == 1 else f"{head.num_tokens} prefix tokens"
+        raise BadSpec(f"head.pool: 'token' needs {needed}; set body.prefix to {head.num_tokens}, or pool otherwise")
 
 
 def _check_bounds(inputs: Tensor, bounds: Tensor) -> None:

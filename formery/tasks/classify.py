@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from ..create import model_spec
 from ..errors import BadSpec
+from .distillation import from_labels
 from .task import KEPT_NAN, SHARE, Batch, Split, Task, check_split, judging
 
 BINS = 15
@@ -63,7 +64,7 @@ class Classify(Task):
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         images, labels = batch
-        return F.cross_entropy(model(images.to(_dtype(model))).float(), labels, label_smoothing=self.label_smoothing)
+        return from_labels(model(images.to(_dtype(model))), labels, self.label_smoothing)
 
     def evaluate(
         self,

@@ -18,7 +18,7 @@ def run(head: Any, x: Tensor, ctx: Context = NOTHING, prefix: int = 0) -> Tensor
     """What a model does with a body's last tokens; of several outputs, the last."""
     x = head.finish(x, ctx)
     output = head(Features(x, prefix=prefix, maps={0: x}), ctx)
-    return output[-1] if isinstance(output, list) else output
+    return output[-1] if isinstance(output, list | tuple) else output
 
 
 HEADS = contract_of("head", run)

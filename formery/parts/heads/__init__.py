@@ -3,6 +3,7 @@
 INDEX = {
     "branch_classes": "branch_classes:BranchClasses",
     "classes": "classes:Classes",
+    "distilled": "distilled:Distilled",
     "features": "features:MapFeatures",
     "next_token": "next_token:NextToken",
     "steps": "steps:Steps",

@@ -70,9 +70,11 @@ class Classes(Classifier):
 
     def scores(self, pooled: Tensor) -> Tensor:
         """(B, num_classes) from pooled features."""
-        if self.dropout:
-            pooled = F.dropout(pooled, self.dropout, self.training)
+        pooled = self._dropped(pooled)
         return pooled if self.fc is None else self.fc(pooled)
+
+    def _dropped(self, pooled: Tensor) -> Tensor:
+        return F.dropout(pooled, self.dropout, self.training) if self.dropout else pooled
 
 
 def pool(features: Features, how: Pool, ctx: Context) -> Tensor:

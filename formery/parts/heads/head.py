@@ -61,6 +61,8 @@ class Classifier(Head):
     """A head that pools tokens to features and has scores of classes from these."""
 
     pool: str
+    num_tokens: int = 1
+    """Prefix tokens that it reads with pool "token"."""
 
     def set_classes(self, num_classes: int, std: float | None = 0.02) -> None:
         """A fresh last layer for `num_classes` classes, drawn with `std` as by `initial.draw`; none for 0."""
@@ -78,6 +80,8 @@ class Classifier(Head):
         return outward(self.scores(self.pooled(features, ctx)))
 
 
-def outward(x: Tensor) -> Tensor:
-    """What users get: a map (B, *grid, C) with its channels second, anything else as it is."""
+def outward(x: Any) -> Any:
+    """What users get: a map (B, *grid, C) with its channels second, anything else as it is; of named ones, each."""
+    if hasattr(x, "_make"):
+        return x._make(map(outward, x))
     return x.movedim(-1, 1) if x.dim() > 3 else x

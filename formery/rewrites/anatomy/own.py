@@ -13,6 +13,7 @@ from ...bodies.stack import Stack
 from ...errors import CannotRewrite
 from ...model import Model
 from ...parts.heads.classes import Classes
+from ...parts.heads.distilled import Distilled
 from ...parts.heads.next_token import NextToken
 from ...parts.mixers.mixer import Mixer
 from ...parts.norms.norm import Norm
@@ -162,7 +163,7 @@ def _merge_exit(path: str, stack: Stack) -> Exit:
 
 def _head_exit(model: Model) -> Exit:
     head = model.head
-    if type(head) not in (Classes, NextToken):
+    if type(head) not in (Classes, Distilled, NextToken):
         return Exit(why=f"the head {type(head).__name__} gives it out")
     if not isinstance(head.norm, Norm):
         return Exit(why="the head reads it without a norm")

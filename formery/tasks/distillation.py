@@ -1,0 +1,54 @@
+"""What a student learns from a teacher's scores beside the labels (arXiv 1503.02531; DeiT, arXiv 2012.12877)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..parts.heads.distilled import DistilledScores
+
+
+def from_labels(output: Tensor | DistilledScores, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Cross entropy with the labels (B,); of a model with two classifiers the mean over both, for without a teacher
+    both learn from the labels."""
+    scores = output if isinstance(output, DistilledScores) else (output,)
+    losses = [F.cross_entropy(s.float(), labels, label_smoothing=label_smoothing) for s in scores]
+    return losses[0] if len(losses) == 1 else (losses[0] + losses[1]) / 2
+
+
+def from_teacher(
+    scores: Tensor, teacher: Tensor, kind: Literal["hard", "soft"] = "hard", temperature: float = 1.0
+) -> Tensor:
+    """What the student's scores (B, classes) miss of the teacher's.
+
+    `hard`: cross entropy with the class that the teacher ranks first (DeiT, equation 3). `soft`: the Kullback-Leibler
+    divergence from the teacher's probabilities, both softened by `temperature`, times its square, so that gradients
+    keep their scale (DeiT, equation 2). No gradient goes to the teacher.
+    """
+    scores, teacher = scores.float(), teacher.detach().float()
+    if kind == "hard":
+        return F.cross_entropy(scores, teacher.argmax(-1))
+    logs = [(s / temperature).log_softmax(-1) for s in (scores, teacher)]
+    return F.kl_div(logs[0], logs[1], reduction="batchmean", log_target=True) * temperature**2
+
+
+def distillation_loss(
+    output: Tensor | DistilledScores,
+    labels: Tensor,
+    teacher: Tensor,
+    *,
+    kind: Literal["hard", "soft"] = "hard",
+    share: float = 0.5,
+    temperature: float = 1.0,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """(1 - share) of the labels' loss plus `share` of the teacher's.
+
+    A model with two classifiers learns the labels by the first and the teacher by the second, any other both by its
+    only one.
+    """
+    first, second = output if isinstance(output, DistilledScores) else (output, output)
+    labelled = from_labels(first, labels, label_smoothing)
+    return (1 - share) * labelled + share * from_teacher(second, teacher, kind, temperature)
