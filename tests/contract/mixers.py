@@ -177,11 +177,17 @@ def check_bound_to_one_grid(subject: Subject) -> None:
     elsewhere = subject.plain(grid).state_dict()
     differing = {name for name, tensor in mixer.state_dict().items() if tensor.shape != elsewhere[name].shape}
     assert differing
-    assert set(mixer.resizes) == (differing if mixer.resizable else set())
-    for name, rule in mixer.resizes.items():
+    there = dict(subject.plain(grid).named_modules())
+    bound = {  # names of tensors, with their rules and the grids that they are bound to, here and there
+        f"{path}.{name}".strip("."): (rule, part.grid if path else subject.grid, there[path].grid if path else grid)
+        for path, part in mixer.named_modules()
+        for name, rule in getattr(part, "resizes", {}).items()
+    }
+    assert set(bound) == (differing if mixer.resizable else set())
+    for name, (rule, before, after) in bound.items():
         tensor = mixer.state_dict()[name]
-        assert rule(tensor, subject.grid, grid).shape == elsewhere[name].shape
-        assert torch.equal(rule(tensor, subject.grid, subject.grid), tensor)
+        assert rule(tensor, before, after).shape == elsewhere[name].shape
+        assert torch.equal(rule(tensor, before, before), tensor)
 
 
 @promise(rank=1, maps="row by row")

@@ -40,7 +40,7 @@ def left_out(subject: Subject) -> set[str]:
     out |= {"check_what_streams_is_causal"} if mixer.streams == "no" else {"check_no_state_without_streams"}
     out |= STREAMING | RAGGED if rank != 1 or mixer.streams != "any" else set()
     out |= PACKING | RAGGED if rank != 1 or not mixer.packs else set()
-    out |= {"check_batch"} if mixer.looks_at_batch else set()
+    out |= {"check_batch"} if any(getattr(m, "looks_at_batch", False) for m in mixer.modules()) else set()
     out |= ROUNDING if mixer.surrogate else set()
     out |= {"check_other_sizes"} if mixer.fixed_grid else {"check_bound_to_one_grid"}
     out |= {"check_maps_row_by_row"} if rank != 1 or 2 in mixer.grids else set()

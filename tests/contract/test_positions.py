@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from math import prod
 
 import torch
 from torch import Tensor
@@ -13,11 +14,18 @@ from tests.contract.everywhere import contract_of
 from tests.contract.subjects import DIM, OTHER_GRIDS, Promise, Subject, subjects
 
 
+def queries(subject: Subject, grid: tuple[int, ...]) -> int:
+    """How many queries stand on a grid."""
+    return prod(-(-n // subject.options.get("stride", 1)) for n in grid)
+
+
 def inputs(subject: Subject, batch: int) -> Tensor:
-    """Tokens (B, *grid, C), queries (B, H, L, D) for parts that turn them, or scores (B, H, N, N)."""
+    """Tokens (B, *grid, C), queries (B, H, L, D) for parts that turn them, or scores (B, H, N, N), fewer
+    rows where queries stand on some places alone."""
     if subject.part.acts_on == "scores":
         draw = torch.Generator().manual_seed(1)
-        return torch.randn(batch, DIM, 24, 24, generator=draw, dtype=torch.float64)
+        shape = queries(subject, subject.grid), 24
+        return torch.randn(batch, DIM, *shape, generator=draw, dtype=torch.float64)
     if subject.part.acts_on == "tokens":
         return subject.tokens(batch)
     return torch.stack([subject.tokens(batch, seed=head).flatten(1, -2) for head in range(3)], dim=1)
@@ -97,12 +105,12 @@ def check_bias_is_one_of_two_places(subject: Subject) -> None:
     """The same for the whole batch, of the places alone, and what is added; another grid has a bias as well."""
     position, x = subject.make(), inputs(subject, 2)
     bias = position.bias()
-    assert bias.shape == (DIM, 24, 24)
+    assert bias.shape == (DIM, queries(subject, subject.grid), 24)
     close(position(x), x + bias)
     close(position.bias(subject.grid), bias)
     other = OTHER_GRIDS[len(subject.grid)]
     count = torch.Size(other).numel()
-    assert position.bias(other).shape == (DIM, count, count)
+    assert position.bias(other).shape == (DIM, queries(subject, other), count)
     assert differ(bias[:, 0], bias[:, 1])
 
 

@@ -32,6 +32,9 @@ def randomised(model: nn.Module, matrices: float = 0.05) -> nn.Module:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * (matrices if parameter.dim() > 1 else 0.2))
+        for name, buffer in model.named_buffers():
+            if name.endswith(("running_mean", "running_var")):
+                buffer.add_(torch.rand_like(buffer))
     return model.eval()
 
 

@@ -12,7 +12,7 @@ from formery.context import NOTHING
 from formery.model import Model
 from formery.published import recognise
 from formery.spec import Place, build
-from formery.systems.vision import convnext
+from formery.systems.vision import convnext, efficientformer
 from formery.weights import Dialect, to_ours
 from tests import goldens
 from tests.parity.agreement import assert_same
@@ -22,15 +22,16 @@ WANTED = 1e-5
 
 
 @torch.no_grad()
-def outputs_of(model: Model, images: Tensor, names: list[str]) -> dict[str, Tensor]:
-    """Recorded outputs by name: scores, the stem's map, maps after stages."""
+def outputs_of(model: Model, images: Tensor, names: dict[str, list[int]]) -> dict[str, Tensor]:
+    """Recorded outputs by name, with their shapes: scores, the stem's map, maps (or their tokens) after stages."""
     outputs = {"logits": model(images)}
     maps = model.forward_intermediates(images, intermediates_only=True) if len(names) > 1 else []
     for name in names:
         if name in ("stem", "patch_embed"):
             outputs[name] = model.stem(images, NOTHING)[0].movedim(-1, 1)
         elif name != "logits":
-            outputs[name] = maps[int(name[-1])]
+            found = maps[int(name[-1])]
+            outputs[name] = found if len(names[name]) == 4 else found.flatten(2).mT
     return outputs
 
 
@@ -46,6 +47,10 @@ CASES = [  # golden, variant, dialect, size of the image
     ("crossvit_tiny", "crossvit_tiny", "authors", 240),
     ("crossvit_tiny_in224", "crossvit_tiny", "authors", 224),
     ("crossvit_tiny_timm", "crossvit_tiny", "timm", 240),
+    ("efficientformer_l1", "efficientformer_l1", "authors", 224),
+    ("efficientformer_l1_timm", "efficientformer_l1", "timm", 224),
+    ("efficientformerv2_s0", "efficientformerv2_s0", "authors", 224),
+    ("efficientformerv2_s0_timm", "efficientformerv2_s0", "timm", 224),
 ]
 
 
@@ -59,7 +64,7 @@ def test_equals_what_was_recorded(golden: str, variant: str, dialect: str, side:
     assert model.load_published(theirs) == []
     assert sum(p.numel() for p in model.parameters()) == facts["params"]
     assert model.num_classes == 10  # adopted from the checkpoint
-    outputs = outputs_of(model, goldens.normal((1, 3, side, side)), list(facts["outputs"]))
+    outputs = outputs_of(model, goldens.normal((1, 3, side, side)), facts["outputs"])
     assert goldens.worst_error(golden, outputs) < WANTED
     assert_same(model.to_published(dialect), theirs)
     if variant == "poolformer_s12":  # the two goldens pin the two orders of norm and pooling
@@ -81,6 +86,27 @@ def test_a_block_of_convnext() -> None:
 
 
 BLOCK_SCHEME = {"kind": "single", "norm": convnext.NORM, "scale": 1e-6}
+
+
+def test_attention_of_efficientformer() -> None:
+    """Its rows stand by head, and its biases by distance."""
+    golden = "efficientformer_attention"
+    mixer = build(
+        "mixer",
+        {"kind": "biased_attention", "heads": 4, "key_dim": 8, "value_dim": 32},
+        48,
+        place=Place(grid=(5, 5)),
+    )
+    shapes = {f"mixer.{name}": tensor.shape for name, tensor in mixer.state_dict().items()}
+    theirs = {f"mixer.{n}": t for n, t in goldens.state_from(goldens.facts(golden)["tensors"]).items()}
+    spec = {"heads": 4, "key_dim": 8, "value_dim": 32}
+    state, wrong = to_ours(theirs, shapes, Dialect("authors", tuple(efficientformer.attention("mixer", "mixer", spec))))
+    assert wrong == []
+    mixer.load_state_dict({name.removeprefix("mixer."): tensor for name, tensor in state.items()})
+    x = goldens.normal((1, 25, 48))
+    with torch.no_grad():
+        y = mixer.eval()(x.unflatten(1, (5, 5))).flatten(1, 2)
+    assert goldens.worst_error(golden, {"y": y, "bias_index": mixer.position.numbers}) < WANTED
 
 
 def pre_rmsnorm_vit(norm: dict[str, object]) -> dict[str, object]:

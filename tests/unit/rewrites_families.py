@@ -43,6 +43,9 @@ LOCAL = {
 }
 """A block whose first sublayer has no norm."""
 
+BARE = {"kind": "pre", "norm": None, "scale": 0.1}
+CONVOLVED = {"kind": "convolved_attention", "heads": 2, "key_dim": 4, "value_dim": 6, "stride": 2}
+
 FAMILIES: dict[str, dict[str, Any]] = {
     "vit": small.vit(),
     "vit scaled": small.vit(scale=0.1),
@@ -80,6 +83,37 @@ FAMILIES: dict[str, dict[str, Any]] = {
             channel={"kind": "grn_mlp", "norm": "batch"},
         ),
         "head": HEAD | {"order": "pool_norm"},
+    },
+    "efficientformer": {
+        "stem": {"kind": "convs", "widths": [8, 16], "strides": [2, 1], "img_size": 16},
+        "body": {
+            "kind": "pyramid",
+            "dims": [16, 24],
+            "layouts": ["maps*2", "maps tokens"],
+            "blocks": {
+                "maps": {"mixer": "pooling", "channel": {"kind": "normed_mlp", "last": None}, "scheme": BARE},
+                "tokens": {
+                    "mixer": {"kind": "biased_attention", "heads": 2, "key_dim": 4, "value_dim": 6},
+                    "scheme": {"kind": "pre", "scale": 0.1},
+                },
+            },
+            "merge": {"kind": "conv", "out_norm": "batch"},
+        },
+        "head": HEAD | {"kind": "distilled"},
+    },
+    "convolved": {
+        "stem": {"kind": "convs", "widths": [8, 16], "strides": [2, 1], "img_size": 16, "activation": "gelu"},
+        "body": {
+            "kind": "pyramid",
+            "dims": [16, 24],
+            "layouts": ["attentive*2", "plain"],
+            "blocks": {
+                "plain": {"mixer": None, "channel": "inverted_bottleneck", "scheme": BARE},
+                "attentive": {"mixer": CONVOLVED, "channel": "inverted_bottleneck", "scheme": BARE},
+            },
+            "merge": {"kind": "convolved_attention", "heads": 2, "key_dim": 4, "value_dim": 6},
+        },
+        "head": HEAD | {"norm": "batch"},
     },
     "merged": {
         "stem": STEM,

@@ -41,7 +41,12 @@ from formery.parts.schemes.scheme import LayerScale
 from formery.parts.stems.patches import Patches
 from formery.rewrites.checks import pre_rmsnorm as checks
 from formery.rewrites.drop import Drop
-from tests.unit import claims_broken_convolutions, claims_broken_crossvit, claims_broken_uniformer
+from tests.unit import (
+    claims_broken_convolutions,
+    claims_broken_crossvit,
+    claims_broken_efficientformer,
+    claims_broken_uniformer,
+)
 from tests.unit.claims_broken import BROKEN, Break, forgetful_cache
 
 
@@ -230,6 +235,7 @@ def chunks_elsewhere(patch: pytest.MonkeyPatch) -> None:
 BREAKS: list[tuple[Check, Break]] = [
     *BROKEN,
     *claims_broken_crossvit.BROKEN,
+    *claims_broken_efficientformer.BROKEN,
     *claims_broken_uniformer.BROKEN,
     *claims_broken_convolutions.BROKEN,
     (metaformer.identity_trains, hardly_trained),

@@ -188,8 +188,8 @@ def test_drop_path_rises_evenly(words: list[str], rate: float) -> None:
         ),
         (replaced(TEXT, "body.scheme", None), "body.blocks.0.scheme: a scheme is needed here, got null"),
         (
-            replaced(TEXT, "body.channel", {"kind": "identity", "x": 1}),
-            "body.blocks.0.channel: no channel is called 'identity'",
+            replaced(TEXT, "body.channel", {"kind": "layer", "x": 1}),
+            "body.blocks.0.channel: no sublayer is called 'layer'",
         ),
         (
             replaced(TEXT, "body", {"kind": "stack", "depth": 10**9, "mixer": "identity"}),
@@ -217,7 +217,7 @@ def test_drop_path_rises_evenly(words: list[str], rate: float) -> None:
 )
 def test_refusals_name_the_place_the_value_and_what_is_possible(model: Any, message: str) -> None:
     said = refusal(model)
-    assert said.startswith(message) if message.endswith((": ", "'identity'")) else said == message
+    assert said.startswith(message) if message.endswith((": ", "'layer'")) else said == message
 
 
 @pytest.mark.parametrize(

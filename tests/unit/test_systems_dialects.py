@@ -17,8 +17,10 @@ from formery.weights import match
 STUDIES = sorted(name for name in cards.variants() if name.startswith("metaformer_"))
 SMALL: dict[str, dict[str, Any]] = {
     **{name: {"img_size": 64} for name in ("poolformer_s12", "convnext_atto", "vit_tiny", *STUDIES)},
-    "crossvit_tiny": {"img_size": 64},
-    "uniformer_small": {"img_size": 64},
+    **{
+        name: {"img_size": 64}
+        for name in ("crossvit_tiny", "uniformer_small", "efficientformer_l1", "efficientformerv2_s0")
+    },
     "decoder_tiny": {},
     "mamba_tiny": {},
     "mamba2_hybrid_tiny": {},

@@ -2,5 +2,6 @@
 
 INDEX = {
     "conv": "conv:ConvMerge",
+    "convolved_attention": "convolved_attention:ConvolvedAttentionMerge",
     "patch_merging": "patch_merging:PatchMerging",
 }

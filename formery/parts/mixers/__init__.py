@@ -3,6 +3,8 @@
 INDEX = {
     "attention": "attention:Attention",
     "class_attention": "class_attention:ClassAttention",
+    "biased_attention": "biased_attention:BiasedAttention",
+    "convolved_attention": "convolved_attention:ConvolvedAttention",
     "damped_average": "damped_average:DampedAverage",
     "deltanet": "deltanet:DeltaNet",
     "depthwise_conv": "depthwise_conv:DepthwiseConv",
@@ -14,6 +16,7 @@ INDEX = {
     "hgrn2": "hgrn2:HGRN2",
     "identity": "identity:Identity",
     "large_kernel": "large_kernel:LargeKernel",
+    "inverted_bottleneck": "inverted_bottleneck:InvertedBottleneck",
     "legendre_memory": "legendre_memory:LegendreMemory",
     "linear_attention": "linear_attention:LinearAttention",
     "mamba": "mamba:Mamba",

@@ -1,6 +1,7 @@
 """Positions: added to tokens or to the scores of attention, or turning queries and keys."""
 
 INDEX = {
+    "distance_table": "distance_table:DistanceTable",
     "learned": "learned:Learned",
     "relative_table": "relative_table:RelativeTable",
     "rope": "rope:RoPE",

@@ -56,8 +56,8 @@ class RelativeTable(ScoreBias):
         self._gathered = Remembered(self._gather)
 
     def reset_derived(self) -> None:
-        if not self.numbers.is_meta:
-            self.numbers = offset_numbers(self.grid).to(self.numbers.device)
+        if not self.table.is_meta:  # the buffer itself may still be, of a model that was built without values
+            self.numbers = offset_numbers(self.grid).to(self.table.device)
 
     def _gather(self, table: Tensor) -> Tensor:
         return table[self.numbers.flatten()].unflatten(0, self.numbers.shape).permute(2, 0, 1).contiguous()

@@ -1,0 +1,86 @@
+"""Convolution and attention side by side between stages (EfficientFormerV2, arXiv 2212.08059, section 3.1: dual-path
+attention downsampling)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ...context import NOTHING, Context
+from ...errors import BadSpec
+from ...ops.map_convolution import map_convolution
+from ...spec import NormSpec, Place, PositionSpec, build
+from ..activations import ACTIVATIONS, Activation
+from ..convolution import channels_last_conv, normed
+from ..dense import Dense
+from ..mixers.biased_attention import Positive, biased_scores, build_bias, join_heads, split_heads
+from ..part import untouched
+from .merge import Merge
+
+EVERY_SECOND = {"kind": "distance_table", "stride": 2}
+
+
+class ConvolvedAttentionMerge(Merge):
+    """A 3 x 3 convolution of stride 2, and added to it attention in which every second place asks all places.
+
+    A query is its place plus a depthwise 3 x 3 convolution around it. What is attended to is added to a depthwise
+    convolution of the values, and goes through the activation, a dense layer and a norm. Norms stand behind all layers
+    but the queries' convolution. Keys and values are one dense layer, in this order; heads are as in the mixer
+    `biased_attention`.
+    """
+
+    EXAMPLES = ({"heads": 4, "key_dim": 4}, {"heads": 2, "key_dim": 4, "value_dim": 6, "norm": "layer"})
+
+    def __init__(
+        self,
+        dim: int,
+        out: int,
+        *,
+        heads: Positive = 8,
+        key_dim: Positive = 16,
+        value_dim: Positive = 64,
+        norm: NormSpec = "batch",
+        activation: Activation = "gelu",
+        position: PositionSpec = EVERY_SECOND,
+        grid: tuple[int, ...],
+        place: Place | None = None,
+    ) -> None:
+        super().__init__()
+        place = place or Place("merge")
+        self.heads, self.activation = heads, activation
+        self.widths = heads * key_dim, heads * value_dim
+        keys, values = self.widths
+
+        def normed_by(width: int, name: str) -> nn.Module:
+            module: nn.Module = build("norm", norm, width, place=place.at(name))
+            return module
+
+        self.conv, self.conv_norm = channels_last_conv(dim, out, 3, 2, 1), normed_by(out, "conv_norm")
+        self.near = nn.Conv2d(dim, dim, 3, 2, 1, groups=dim)
+        self.q, self.q_norm = Dense(dim, keys), normed_by(keys, "q_norm")
+        self.kv, self.kv_norm = Dense(dim, keys + values), normed_by(keys + values, "kv_norm")
+        self.local, self.local_norm = nn.Conv2d(values, values, 3, 2, 1, groups=values), normed_by(values, "local_norm")
+        self.position = build_bias(position, heads, place, tuple(grid))
+        if getattr(self.position, "stride", 1) != 2:
+            raise BadSpec("queries stand on every second place: give the position stride 2")
+        self.out, self.out_norm = Dense(values, out), normed_by(out, "out_norm")
+        self.writes = ("conv_norm", "out_norm")
+        self.neighbours = tuple((name, f"{name}_norm") for name in ("conv", "q", "kv", "local", "out"))
+
+    def new_grid(self, grid: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple((n + 1) // 2 for n in grid)
+
+    def forward(self, x: Tensor, ctx: Context = NOTHING) -> Tensor:
+        maps = x.movedim(-1, 1)
+        query = self.near(maps).movedim(1, -1) + x[:, ::2, ::2]
+        q = normed(self.q_norm, self.q(query), ctx)
+        keys, values = normed(self.kv_norm, self.kv(x), ctx).split(self.widths, dim=-1)
+        local = normed(self.local_norm, self.local(values.movedim(-1, 1)).movedim(1, -1), ctx)
+        q, k, v = (split_heads(t.flatten(1, 2), self.heads) for t in (q, keys, values))
+        weights = biased_scores(q, k, self.position.bias(tuple(x.shape[1:3]))).softmax(-1).to(v.dtype)
+        y = ACTIVATIONS[self.activation](join_heads(weights @ v).view_as(local) + local)
+        attended = normed(self.out_norm, self.out(y), ctx)
+        if untouched(self.conv, nn.Conv2d):
+            convolved = map_convolution(x, self.conv.weight, self.conv.bias, 2, 1)
+        else:
+            convolved = self.conv(maps).movedim(1, -1)
+        return normed(self.conv_norm, convolved, ctx) + attended

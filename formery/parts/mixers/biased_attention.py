@@ -1,0 +1,97 @@
+"""Attention of all places of a map, its scores biased by where they stand, its values wider than its keys (LeViT,
+arXiv 2104.01136, section 4.2; EfficientFormer, arXiv 2206.01191, section 4.1)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ... import registry
+from ...context import NOTHING, Context, State
+from ...errors import BadSpec, CannotRun
+from ...spec import Place, PositionSpec, build
+from ..dense import Dense
+from ..positions.score_bias import ScoreBias
+from .mixer import Mixer
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, N, heads D) as (B, heads, N, D)."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def join_heads(x: Tensor) -> Tensor:
+    """What `split_heads` undoes."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def biased_scores(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
+    """q k^T / sqrt(D) + bias: (B, heads, Nq, D) and (B, heads, Nk, D) to (B, heads, Nq, Nk)."""
+    scores, scale = q @ k.mT, q.shape[-1] ** -0.5
+    return scores * scale if bias is None else torch.add(bias.to(scores.dtype), scores, alpha=scale)
+
+
+def build_bias(spec: PositionSpec, heads: int, place: Place, grid: tuple[int, ...]) -> ScoreBias:
+    """The position that `spec` describes for the scores of `heads` on a grid; BadSpec where it acts on others."""
+    position = build("position", spec, heads, place=place.at("position", grid=grid))
+    if not isinstance(position, ScoreBias):
+        raise BadSpec("the position is added to scores: distance_table, relative_table; put others on the body")
+    return position
+
+
+def check_bound(mixer: Mixer, x: Tensor, grid: tuple[int, ...]) -> None:
+    """CannotRun unless tokens (B, *grid, C) stand on the grid that a mixer's biases are bound to."""
+    found = tuple(x.shape[1:-1])
+    if not torch.compiler.is_compiling() and found != grid:
+        what = " x ".join(map(str, grid))
+        raise CannotRun(
+            f"{registry.name_of('mixer', type(mixer))} is bound to {torch.Size(grid).numel()} tokens ({what}), got "
+            f"{' x '.join(map(str, found))}; set img_size"
+        )
+
+
+class BiasedAttention(Mixer):
+    """Softmax attention of `heads` with `key_dim` channels of query and key and `value_dim` of value a head each.
+
+    `qkv` gives all queries, then all keys, then all values. `position` gives the bias, which binds the mixer to its
+    grid; another grid's is made by its rule (`load_published(..., img_size=)`).
+    """
+
+    EXAMPLES = ({"heads": 4, "key_dim": 6, "value_dim": 10}, {"heads": 2, "position": "relative_table", "bias": False})
+    fixed_grid = True
+    reads, writes = ("qkv",), ("out",)
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        heads: Positive = 8,
+        key_dim: Positive = 32,
+        value_dim: Positive | None = None,
+        position: PositionSpec = "distance_table",
+        bias: bool = True,
+        out_bias: bool = True,
+        grid: tuple[int, ...],
+        place: Place | None = None,
+    ) -> None:
+        super().__init__()
+        self.heads, self.grid = heads, tuple(grid)
+        self.widths = (heads * key_dim, heads * key_dim, heads * (value_dim or key_dim))
+        """Of queries, keys and values in the one projection."""
+        self.qkv = Dense(dim, sum(self.widths), bias=bias)
+        self.position = build_bias(position, heads, place or Place("biased_attention"), self.grid)
+        self.out = Dense(self.widths[2], dim, bias=out_bias)
+
+    def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
+        check_bound(self, x, self.grid)
+        q, k, v = (split_heads(t, self.heads) for t in self.qkv(x.flatten(1, -2)).split(self.widths, dim=-1))
+        weights = biased_scores(q, k, self.position.bias()).softmax(-1)
+        return self.out(join_heads(weights.to(v.dtype) @ v)).unflatten(1, x.shape[1:-1])
+
+    def macs(self, tokens: int, past: int = 0) -> int:
+        return (self.widths[0] + self.widths[2]) * tokens * tokens
