@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from ...context import NOTHING, Cache, Context, State, Window
 from ...errors import BadSpec
+from ...ops.softmax_attention import softmax_attention
 from ...ops.window_attention import window_attention
 from ...spec import NormSpec, Place, PositionSpec, build
 from ..dense import Dense
@@ -133,6 +134,8 @@ class Attention(Mixer):
         mask, is_causal = attention_mask(q, k, ctx, places, causal=causal, window=self.window)
         if self.kv_heads != self.heads and torch.compiler.is_compiling():  # exporters know no grouped heads
             k, v = (t.repeat_interleave(self.heads // self.kv_heads, dim=1) for t in (k, v))
+        if mask is None and not is_causal and k.shape[1] == self.heads:
+            return self._out(softmax_attention(q, k, v, None, self.scale), gate)
         y = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=is_causal, scale=self.scale, enable_gqa=k.shape[1] != self.heads
         )
