@@ -62,6 +62,9 @@ class Model(nn.Module):
                 "use 'branch_classes' or 'features'"
             )
         self.head = build("head", node["head"], self.body.dim, place=Place("head", grid=self.body.grid))
+        if isinstance(self.head, MapFeatures):
+            infos = self.body.feature_info()
+            self.head.furnish({i: infos[i]["num_chs"] for i in self._taps()})
         self._tie()
         self._check()
         if not self._is_meta:

@@ -142,6 +142,7 @@ def _authors() -> tuple[Rule, ...]:
         Rule("body.stages.{i}.merge.conv", "downsample_layers.{i}.1"),
         *_blocks("body.stages.{i}.", "stages.{i}.", AUTHORS),
         *_head("norm", "head"),
+        Rule("head.norms.{i}", "norm{i}"),
     )
 
 

@@ -101,6 +101,7 @@ def _rules(blocks: Blocks) -> tuple[Rule, ...]:
         Rule("body.stages.{i}.merge.out_norm", "downsample_layers.{i}.1"),
         Rule("head.norm", "norm"),
         Rule("head.fc", "head"),
+        Rule("head.norms.{i}", "norm{i}"),
     ]
     for path, block in blocks:
         theirs = path.removeprefix("body.").replace(".blocks.", ".")
