@@ -155,3 +155,16 @@ def test_third_stages(size: str) -> None:
     sizes = [block.mixer.size for block in third.blocks]
     cycle = {18: [13, 3], 27: [13, 3, 3]}.get(len(sizes), [13])
     assert sizes == [cycle[i % len(cycle)] for i in range(len(sizes))]
+
+
+@torch.no_grad()
+def test_other_channels_and_mixers() -> None:
+    """One channel for spectrograms and folded series, from files too; other mixers stand where large kernels stood."""
+    gray = formery.create_model("unireplknet_a", in_chans=1, num_classes=4).eval()
+    assert gray(torch.randn(1, 1, 96, 48)).shape == (1, 4)
+    theirs = published() | {"downsample_layers.0.0.weight": torch.randn(20, 1, 3, 3)}
+    gray.load_published(theirs)
+    assert gray.resolved["stem"]["in_chans"] == 1
+    hybrid = formery.create_model("unireplknet_a", override={"body.stages.2.mixer": "gated_deltanet"}).eval()
+    assert hybrid(torch.randn(1, 3, 64, 64)).shape == (1, 1000)
+    rewrites.apply(hybrid, "reparameterize")
