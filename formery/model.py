@@ -138,7 +138,7 @@ class Model(nn.Module):
     @property
     def head_hidden_size(self) -> int:
         """Width of what the last dense layer sees, or layers together."""
-        return self.num_features
+        return getattr(self.head, "hidden_width", None) or self.num_features
 
     @property
     def embed_dim(self) -> Widths:
@@ -324,7 +324,7 @@ class Model(nn.Module):
         features = Features(tokens, grid, self.num_prefix_tokens)
         if isinstance(self.head, Classifier):
             pooled = self.head.pooled(features, NOTHING)
-            return outward(pooled if pre_logits else self.head.scores(pooled))
+            return outward(self.head.pre_scores(pooled) if pre_logits else self.head.scores(pooled))
         return tokens if pre_logits else self.head(features, NOTHING)
 
     def forward_intermediates(
@@ -399,10 +399,14 @@ class Model(nn.Module):
         if coarse:
             rest = "prefix|position|fusions|leaving|returning"
             return {"stem": r"^stem", "blocks": rf"^body\.(?:stages\.(\d+)|(?:branches\.\d+\.)?blocks\.(\d+)|({rest}))"}
+        groups: list[tuple[str, tuple[int, ...] | None]] = [(rf"{stage}(?:\.branches\.\d+)?\.blocks\.(\d+)", None)]
+        if any(hasattr(inner, "stages") for inner in getattr(self.body, "stages", ())):  # stages of groups of blocks
+            group = r"^body\.stages\.(\d+)\.stages\.(\d+)"
+            groups += [(rf"{group}\.blocks\.(\d+)", None), (group, (0,))]
         return {
             "stem": rf"^stem|^body\.{first}(?:prefix|position)",
             "blocks": [
-                (rf"{stage}(?:\.branches\.\d+)?\.blocks\.(\d+)", None),
+                *groups,
                 (rf"{stage}\.(?:fusions|leaving|returning)", (9999,)),
                 (r"^body\.stages\.(\d+)", (0,)),
                 (r"^head", (99999,)),

@@ -28,7 +28,8 @@ from .body import Body
 class Stack(Body):
     """A merge where one is given, positions and prefix tokens where they are given, then `blocks`.
 
-    `dim` is the width of the blocks, the width that comes in unless given (then a merge brings it about). `prefix`
+    `dim` is the width that comes to the blocks, that of the tokens that come in unless given (then a merge brings it
+    about); blocks that give out more channels than they take in pass their width on to the next. `prefix`
     learned tokens (class token, registers) go in front of the flattened grid; positions are added to the grid's tokens
     before that, and to the prefix too where the position part has a table for it. With `lower_bounds` a learned bound
     that rises with depth is set to the forget gates of its blocks (HGRN, arXiv 2311.04823, section 3.2).
@@ -59,29 +60,34 @@ class Stack(Body):
             raise BadSpec(f"a stack takes one tensor of tokens, here are {len(dim)}; put stacks into body 'branches'")
         if place.prefix and (merge is not None or prefix):
             raise BadSpec("prefix tokens stand in the last stage: a merge takes a grid and nothing else")
-        self.dim, self.grid, self.merge = dim_out or dim, place.grid, None
+        width, self.grid, self.merge = dim_out or dim, place.grid, None
         if merge is not None:
-            self.merge = build("merge", merge, dim, self.dim, place=place.at("merge"))
+            self.merge = build("merge", merge, dim, width, place=place.at("merge"))
             if place.grid and len(place.grid) not in self.merge.grids:
                 ranks = " or ".join(f"{rank}-D" for rank in self.merge.grids)
                 kind = merge if isinstance(merge, str) else merge["kind"]
                 raise BadSpec(f"merge {kind!r} works on {ranks} grids, here the grid is {len(place.grid)}-D")
             self.grid, self.stride = self.merge.new_grid(place.grid), self.merge.stride
-        elif self.dim != dim:
-            raise BadSpec(f"dim is {self.dim}, but tokens come in with {dim}; make them equal or give a merge")
+        elif width != dim:
+            raise BadSpec(f"dim is {width}, but tokens come in with {dim}; make them equal or give a merge")
         inside = {"grid": self.grid}
         self.position = None
         if position is not None:
-            self.position = build("position", position, self.dim, place=place.at("position", **inside))
+            self.position = build("position", position, width, place=place.at("position", **inside))
             if self.position.acts_on != "tokens":
                 raise BadSpec("a body's position is added to tokens: learned or sincos; rope belongs inside attention")
         self.num_prefix = place.prefix + prefix
-        self.prefix = nn.Parameter(torch.empty(prefix, self.dim).normal_(std=1e-6)) if prefix else None
-        self.blocks = nn.ModuleList(
-            build("block", block, self.dim, place=place.at(f"blocks.{i}", index=place.index + i, **inside))
-            for i, block in enumerate(blocks)
-        )
-        self.lower_bounds = nn.Parameter(torch.zeros(len(blocks), self.dim)) if lower_bounds else None
+        self.prefix = nn.Parameter(torch.empty(prefix, width).normal_(std=1e-6)) if prefix else None
+        self.blocks, self.first_width = nn.ModuleList(), width
+        for i, block in enumerate(blocks):
+            here = place.at(f"blocks.{i}", index=place.index + i, **inside)
+            built: BaseBlock = build("block", block, width, place=here)
+            self.blocks.append(built)
+            width = built.dim
+        self.dim = width
+        if lower_bounds and width != self.first_width:
+            raise BadSpec("lower_bounds go with blocks of one width; set it to false")
+        self.lower_bounds = nn.Parameter(torch.zeros(len(blocks), width)) if lower_bounds else None
         if lower_bounds and not any(isinstance(m, Mixer) and m.bounded for m in self.blocks[1:].modules()):
             raise BadSpec("no block but the first has a forget gate that takes a bound; set lower_bounds to false")
         self.share()
@@ -190,7 +196,8 @@ class Stack(Body):
 
     def feature_info(self) -> list[dict[str, Any]]:
         return [
-            {"num_chs": self.dim, "reduction": self.stride, "module": f"blocks.{i}"} for i in range(len(self.blocks))
+            {"num_chs": block.dim, "reduction": self.stride, "module": f"blocks.{i}"}
+            for i, block in enumerate(self.blocks)
         ]
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ..ops.linear import Activation as Fusable
 from ..ops.linear import linear
 from ..ops.linear.products import ACTIVATIONS as FUSABLE
-from .activations import ACTIVATIONS, Activation
+from .activations import Activation, activate
 
 
 class Dense(nn.Linear):
@@ -18,13 +18,13 @@ class Dense(nn.Linear):
         return linear(input, self.weight, self.bias, activation)
 
 
-def activated(layer: nn.Module, x: Tensor, activation: Activation) -> Tensor:
+def activated(layer: nn.Module, x: Tensor, activation: Activation | nn.Module) -> Tensor:
     """activation(layer(x)), in one pass over memory where `layer` is a `Dense` whose own output nobody looks at."""
     forward = layer.__dict__.get("forward")
     plain = type(layer) is Dense and (forward is None or getattr(forward, "activates", False))
-    if plain and not layer._forward_hooks and activation in FUSABLE:
+    if plain and not layer._forward_hooks and isinstance(activation, str) and activation in FUSABLE:
         return layer(x, activation)
-    return ACTIVATIONS[activation](layer(x))
+    return activate(layer(x), activation)
 
 
 def width_of(layer: nn.Module) -> int:

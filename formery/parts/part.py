@@ -31,7 +31,9 @@ class Part(nn.Module):
     surrogate: bool = False
     """Whether its output has steps, so that what goes backward is a signal to learn by and not the slope."""
     reads: tuple[str, ...] = ()
-    """Names of its linears, convolutions and norms that read the tokens handed in; a fold into them needs no others."""
+    """Names of its linears, convolutions and norms that read the tokens handed in; a fold into them needs no others.
+    Means over tokens may stand in between, with factors that sum to 1: what is a factor and a shift of each channel
+    passes them unchanged."""
     writes: tuple[str, ...] = ()
     """Names of its linears, convolutions, norms and tables whose output is the part's output; what is folded backward
     goes here."""

@@ -128,11 +128,13 @@ def _check_options(
 
 def _candidates(anatomy: Anatomy, unit: Unit, kinds: list[str] | None) -> tuple[list[Candidate], list[Refusal]]:
     if unit == "block":
+        present = [block for _, block in anatomy.blocks() if block.sublayers]
+        wider = "it gives out more channels than it takes in, so the stream cannot pass it by; drop its sublayers"
         return [
             Candidate(block.path, block.path, tuple(sub.name for sub in block.sublayers))
-            for _, block in anatomy.blocks()
-            if block.sublayers
-        ], []
+            for block in present
+            if block.keeps_width
+        ], [Refusal(what="block", where=block.path, why=wider) for block in present if not block.keeps_width]
     found, refused = [], []
     for _, block in anatomy.blocks():
         for sub in block.sublayers:

@@ -4,7 +4,8 @@ Five folds, in this order, the last two only if asked for:
 
 - `scales`: a layer scale into the layer before it, weights and bias, or into the norm before it;
 - `batch_norms`: in evaluation a batch norm is an affine map, which goes back into the linear or convolution it follows,
-  or forward into the linears and 1x1 convolutions that read it, never across zero padding;
+  or forward into the linears and 1x1 convolutions that read it, never across zero padding; with `classifier` that of
+  a head that norms, then takes the mean, too: features then come out without it;
 - `shifts`: what a global response norm adds last, into the dense layer that reads it;
 - `affine`: weight and bias of a norm into the linears that read it;
 - `recentre`: in a stage whose residual stream is written by linears, convolutions and tables alone, and read through
@@ -32,7 +33,7 @@ class Fold(Exact):
     """Moves layer scales, batch norms and means into the linears and convolutions beside them; outputs stay equal.
 
     `untie` lets a model whose head shares the stem's table be recentred, at the cost of a second table, where the final
-    norm's weight stands in between.
+    norm's weight stands in between. A `classifier` that a batch norm was folded into cannot be exchanged for another.
     """
 
     kind = "fold"
@@ -45,6 +46,7 @@ class Fold(Exact):
         *,
         scales: bool = True,
         batch_norms: bool = True,
+        classifier: bool = False,
         shifts: bool = True,
         affine: bool = False,
         recentre: bool = False,
@@ -52,8 +54,8 @@ class Fold(Exact):
     ) -> Plan:
         """What can be folded, and what not and why (`refused`). Looks at structure alone; `data` is not needed."""
         cls.in_order(model)
-        options = {"scales": scales, "batch_norms": batch_norms, "shifts": shifts, "affine": affine}
-        options |= {"recentre": recentre, "untie": untie}
+        options = {"scales": scales, "batch_norms": batch_norms, "classifier": classifier, "shifts": shifts}
+        options |= {"affine": affine, "recentre": recentre, "untie": untie}
         steps, refused = chosen(model, **options)
         return cls.plan(options, steps, refused)
 

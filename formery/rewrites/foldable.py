@@ -30,7 +30,15 @@ Found = Iterator[AnyStep | Refusal]
 
 
 def chosen(
-    model: nn.Module, *, scales: bool, batch_norms: bool, shifts: bool, affine: bool, recentre: bool, untie: bool
+    model: nn.Module,
+    *,
+    scales: bool,
+    batch_norms: bool,
+    shifts: bool,
+    affine: bool,
+    recentre: bool,
+    untie: bool,
+    classifier: bool = False,
 ) -> tuple[list[AnyStep], list[Refusal]]:
     """The steps in the order in which they are performed, and the refusals.
 
@@ -39,7 +47,7 @@ def chosen(
     """
     of_each_kind: list[tuple[bool, Callable[[_Look], Found]]] = [
         (scales, _Look.scales),
-        (batch_norms, _Look.batch_norms),
+        (batch_norms, lambda look: look.batch_norms(classifier)),
         (shifts, _Look.shifts),
         (affine, _Look.affine),
         (recentre, lambda look: look.recentre(untie)),
@@ -110,7 +118,7 @@ class _Look:
 
     # -------------------------------------------------------------------------------------------- batch norms
 
-    def batch_norms(self) -> Found:
+    def batch_norms(self, classifier: bool) -> Found:
         done: set[str] = set()
         for pair in self.anatomy.pairs:
             for norm, found in self.in_pair(pair, done):
@@ -123,6 +131,10 @@ class _Look:
         for path, module in self.model.named_modules():
             if is_batch_norm(module) and path not in done:
                 if path == self.anatomy.head_norm:
+                    reader = self.anatomy.classifier if classifier else None
+                    if reader is not None and self.why_not_layer(reader) is None:
+                        yield BatchNormForward(norm=path, into=[reader])
+                        continue
                     why = "it makes the features, and the classifier behind it may be exchanged"
                 else:
                     why = "the part around it declares no neighbour of it"

@@ -18,7 +18,7 @@ from ..bodies.blocks.base import WATCH, BaseBlock
 from ..context import Context
 from ..errors import CannotRewrite
 from ..model import Model
-from .anatomy import Anatomy, Block
+from .anatomy import Anatomy, Block, Stage
 from .batches import looking, run
 
 OnStep = Callable[[str, str, Tensor, Tensor], None]
@@ -74,8 +74,9 @@ def of_blocks(model: nn.Module, anatomy: Anatomy, batches: list[Any]) -> dict[st
 def of_spans(
     model: nn.Module, anatomy: Anatomy, batches: list[Any], *, longest: int | None = None
 ) -> dict[str, list[float]]:
-    """By block, the similarities of its input with the stream 1, 2, ... blocks later in the same stage."""
-    stages = [[block.path for block in stage.blocks if block.sublayers] for stage in anatomy.stages]
+    """By block, the similarities of its input with the stream 1, 2, ... blocks later in the same stage, as far as no
+    block in between widens it."""
+    stages = [run for stage in anatomy.stages for run in _runs(stage)]
     means: dict[tuple[str, int], Mean] = {}
     with looking(model):
         for batch in batches:
@@ -90,6 +91,18 @@ def of_spans(
         for paths in stages
         for first, path in enumerate(paths)
     }
+
+
+def _runs(stage: Stage) -> Iterator[list[str]]:
+    """Paths of the blocks of a stage that have sublayers left, cut where a block widens the stream."""
+    paths: list[str] = []
+    for block in stage.blocks:
+        if not block.keeps_width:
+            yield paths
+            paths = []
+        elif block.sublayers:
+            paths.append(block.path)
+    yield paths
 
 
 def of_outputs(model: nn.Module, anatomy: Anatomy, batches: list[Any]) -> dict[str, float]:

@@ -170,9 +170,9 @@ def check_scales_fold(make: Callable[[], Any], run: Callable[[Any, Tensor], Tens
         expected = run(part, x)
         readers = linears(part, part.reads)
         for module in readers or ():
-            depthwise = getattr(module, "groups", 1) > 1
-            weight = module.weight
-            weight.div_(factors.view(*((-1, 1) if depthwise else (1, -1)), *(1,) * (weight.dim() - 2)))
+            weight, groups = module.weight, getattr(module, "groups", 1)
+            of_group = factors.view(groups, 1, -1, *(1,) * (weight.dim() - 2))
+            weight.copy_((weight.unflatten(0, (groups, -1)) / of_group).flatten(0, 1))
         if readers:
             close(run(part, x * factors), expected)
         part = make()

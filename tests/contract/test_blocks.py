@@ -23,7 +23,7 @@ BLOCKS = contract_of("block", run, traced=False)
 def check_sublayers_in_order(subject: Subject) -> None:
     """Every sublayer has its norm and its scale, and is found under its name."""
     block, x = subject.make(), subject.tokens()
-    assert run(block, x).shape == x.shape
+    assert run(block, x).shape == (*x.shape[:-1], block.dim)
     steps = list(block.steps())
     assert [index for index, _, _ in steps] == list(range(len(block.names)))
     assert len(block.scheme.norms) == len(block.scheme.scales) == len(steps)

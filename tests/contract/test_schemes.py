@@ -43,6 +43,15 @@ def check_any_number_of_sublayers(subject: Subject) -> None:
 
 
 @SCHEMES.promise(simplest=True)
+def check_each_sublayer_may_have_a_width_of_its_own(subject: Subject) -> None:
+    scheme = replace(subject, args=((DIM, 8), 2)).make()
+    for module in (*scheme.norms, *scheme.scales):
+        assert all(parameter.shape[-1] in (DIM, 8) for parameter in module.parameters())
+    for index, width in enumerate((DIM, 8)):
+        assert scheme.normed(index, subject.tokens()[..., :width], NOTHING).shape[-1] == width
+
+
+@SCHEMES.promise(simplest=True)
 def check_branches_are_dropped_in_training_only(subject: Subject) -> None:
     dropping = replace(subject, options={**subject.options, "drop_path": 0.5}).make()
     x = subject.tokens(1).expand(400, -1, -1)

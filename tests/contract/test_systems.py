@@ -147,8 +147,8 @@ def test_groups_cover_all_parameters(name: str) -> None:
     patterns = [matcher["stem"], *(pattern for pattern, _ in matcher["blocks"])]
     missed = [n for n, _ in model.named_parameters() if not any(re.match(pattern, n) for pattern in patterns)]
     assert not missed
-    blocks = {re.match(matcher["blocks"][0][0], n) for n, _ in model.named_parameters()}
-    depths = {found.groups() for found in blocks if found}
+    single = [pattern for pattern, _ in matcher["blocks"] if pattern.endswith(r"blocks\.(\d+)")]
+    depths = {m.groups() for n, _ in model.named_parameters() for p in single if (m := re.match(p, n))}
     assert len(depths) == len({re.sub(r"branches\.\d+\.", "", path) for path in blocks_of(model)})  # side by side: one
     coarse = model.group_matcher(coarse=True)
     assert all(re.match(f"{coarse['stem']}|{coarse['blocks']}|^head", n) for n, _ in model.named_parameters())
@@ -156,9 +156,9 @@ def test_groups_cover_all_parameters(name: str) -> None:
 
 @every
 def test_checkpointing_changes_nothing(name: str) -> None:
-    model = small(name).train()
+    model = small(name).double()  # in evaluation: no dropping of branches, and batch statistics stay
     x, parameters = inputs(model), list(model.parameters())
-    model.eval()  # no dropping of branches, and batch statistics stay
+    x = x.double() if x.is_floating_point() else x  # without batch statistics activations may pass float32's range
     expected = torch.autograd.grad(model(x).square().mean(), parameters)
     model.set_grad_checkpointing()
     assert model.grad_checkpointing
@@ -206,12 +206,13 @@ def test_mixers_are_swapped_by_one_line(name: str) -> None:
         for path, scheme in model.named_modules()
         for i in getattr(scheme, "bare", ())
     }
+    others = (".fusions.", ".local")  # what branches tell each other, and what is mixed beside a block's mixer
     swapped = {
         type(m).__name__
         for path, m in model.mixers()
-        if path not in positions and ".fusions." not in path and not path.endswith(".channel")
+        if path not in positions and not path.endswith(".channel") and not any(name in path for name in others)
     }
-    assert swapped == {"Identity"}  # what branches tell each other, and feed-forward networks, are not theirs alone
+    assert swapped == {"Identity"}  # feed-forward networks are not the mixer's place either
     assert model(inputs(model)).isfinite().all()
 
 

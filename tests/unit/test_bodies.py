@@ -58,6 +58,7 @@ def test_the_number_of_a_block_counts_through_the_stages() -> None:
     class Spy(BaseBlock):
         def __init__(self, dim: int, *, place: Place) -> None:
             super().__init__()
+            self.dim = dim
             seen.append((place.index, place.depth, place.grid))
 
     registry.register("block", "spy", Spy)
@@ -178,3 +179,28 @@ def test_bare_sublayers_have_no_norm_scale_or_drop_path() -> None:
     assert not dropped.all()
     with pytest.raises(BadSpec, match="this block has sublayers 0 to 1, got 2"):
         build("scheme", {"kind": "pre", "bare": [2]}, DIM, 2)
+
+
+def test_drop_shares_scale_the_chance_of_each_sublayer() -> None:
+    """With shares 1 and 0 the first branch is left out for some items, the second for none."""
+    scheme = {"kind": "pre", "norm": None, "drop_path": 0.5, "drop_shares": [1.0, 0.0]}
+    for sublayer, outcomes in ((0, 2), (1, 1)):
+        dropping = build("scheme", scheme, 4, 2).train()
+        x = torch.ones(200, 1, 4)
+        y = dropping.step(x, sublayer, lambda tokens: tokens, NOTHING)
+        assert len({item[0, 0].item() for item in y}) == outcomes
+    with pytest.raises(BadSpec, match="drop_shares: one for each of the 2 sublayers, got 1"):
+        build("scheme", scheme | {"drop_shares": [1.0]}, 4, 2)
+
+
+def test_blocks_that_widen_pass_their_width_on() -> None:
+    wide = {"kind": "widening", "mixer": "identity", "local": "identity", "norm": None}
+    stack = build(
+        "body", {"kind": "stack", "blocks": [wide | {"dim_out": 6}, {"mixer": None}, wide | {"dim_out": 9}]}, 4
+    )
+    assert [info["num_chs"] for info in stack.feature_info()] == [6, 6, 9]
+    assert stack.dim == stack(torch.randn(2, 5, 4)).x.shape[-1] == 9
+    with pytest.raises(BadSpec, match="dim_out is more than the 4 channels that come in, got 4"):
+        build("block", wide | {"dim_out": 4}, 4)
+    with pytest.raises(BadSpec, match="needs a scheme whose sublayers are residual branches of their own"):
+        build("block", wide | {"dim_out": 6, "scheme": "single"}, 4)

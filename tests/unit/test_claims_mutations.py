@@ -42,9 +42,11 @@ from formery.parts.stems.patches import Patches
 from formery.rewrites.checks import pre_rmsnorm as checks
 from formery.rewrites.drop import Drop
 from tests.unit import (
+    claims_broken_caformer,
     claims_broken_convolutions,
     claims_broken_crossvit,
     claims_broken_efficientformer,
+    claims_broken_nextvit,
     claims_broken_uniformer,
 )
 from tests.unit.claims_broken import BROKEN, Break, forgetful_cache
@@ -234,6 +236,8 @@ def chunks_elsewhere(patch: pytest.MonkeyPatch) -> None:
 
 BREAKS: list[tuple[Check, Break]] = [
     *BROKEN,
+    *claims_broken_caformer.BROKEN,
+    *claims_broken_nextvit.BROKEN,
     *claims_broken_crossvit.BROKEN,
     *claims_broken_efficientformer.BROKEN,
     *claims_broken_uniformer.BROKEN,

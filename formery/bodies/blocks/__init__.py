@@ -3,4 +3,5 @@
 INDEX = {
     "block": "block:Block",
     "sequence": "sequence:Sequence",
+    "widening": "widening:Widening",
 }

@@ -22,16 +22,28 @@ class BaseBlock(Part):
     """Sublayers by name in order; the scheme's norms and scales have the same order."""
 
     scheme: Any
+    dim: int
+    """Width of the tokens that go out; most blocks keep that of those that come in."""
 
-    def wire(self, dim: int, sublayers: dict[str, tuple[str, Any]], scheme: Any, place: Place) -> None:
-        """Build `{name: (role, spec)}` and the scheme around them."""
-        for name, (role, spec) in sublayers.items():
-            part = build(role, spec, dim, place=place.at(name))
+    def wire(
+        self,
+        dim: int,
+        sublayers: dict[str, tuple[str, Any]],
+        scheme: Any,
+        place: Place,
+        widths: tuple[int, ...] | None = None,
+    ) -> None:
+        """Build `{name: (role, spec)}` and the scheme around them, all of width `dim`, or each of its own."""
+        widths = widths or (dim,) * len(sublayers)
+        self.dim, self.keeps_width = widths[-1], len(set(widths)) == 1
+        for (name, (role, spec)), width in zip(sublayers.items(), widths, strict=True):
+            part = build(role, spec, width, place=place.at(name))
             if isinstance(part, Mixer):
                 check_grid(part, len(place.grid), name if isinstance(spec, str) else spec["kind"])
             self.hang(name, part)
         self.names = tuple(sublayers)
-        self.scheme = build("scheme", scheme, dim, len(sublayers), place=place.at("scheme"))
+        given = dim if self.keeps_width else widths
+        self.scheme = build("scheme", scheme, given, len(sublayers), place=place.at("scheme"))
 
     def hang(self, name: str, part: nn.Module | None) -> None:
         """Put a sublayer where its dotted name says; None takes its work away and leaves its place in the order."""
@@ -50,17 +62,21 @@ class BaseBlock(Part):
         return part
 
     def forward(self, stream: Any, ctx: Context = NOTHING, state: State | None = None) -> Any:
-        watch = None if ctx.record is None else ctx.record.get(WATCH)
-        for index, name in enumerate(self.names):
-            part = self._sublayer(name)
-            if part is None:
-                stream = self.scheme.skip(stream)
-                continue
-            before = stream
-            stream = self.scheme.step(before, index, _Sublayer(part, name, ctx, state), ctx)
-            if watch is not None:
-                watch(self, name, self.scheme.finish(before), self.scheme.finish(stream))
+        for index in range(len(self.names)):
+            stream = self.step(stream, index, ctx, state)
         return stream
+
+    def step(self, stream: Any, index: int, ctx: Context, state: State | None) -> Any:
+        """The stream after sublayer `index`."""
+        name = self.names[index]
+        part = self._sublayer(name)
+        if part is None:
+            return self.scheme.skip(stream)
+        after = self.scheme.step(stream, index, _Sublayer(part, name, ctx, state), ctx)
+        watch = None if ctx.record is None else ctx.record.get(WATCH)
+        if watch is not None:
+            watch(self, name, self.scheme.finish(stream), self.scheme.finish(after))
+        return after
 
 
 class _Sublayer:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ...context import NOTHING, Context, State
 from ...ops.by_rows import by_rows
-from ..activations import Activation
+from ..activations import Activation, Learned, activation_of
 from ..dense import Dense, activated, width_of
 from ..widths import positive
 from .channel import Channel
@@ -15,7 +15,7 @@ from .channel import Channel
 class MLP(Channel):
     """Expand to `hidden` channels (`ratio` times the width unless given), activation, reduce."""
 
-    EXAMPLES = ({}, {"hidden": 24, "activation": "relu2", "bias": False})
+    EXAMPLES = ({}, {"hidden": 24, "activation": "relu2", "bias": False}, {"activation": "star_relu"})
     reads, writes = ("expand",), ("reduce",)
 
     def __init__(
@@ -24,12 +24,12 @@ class MLP(Channel):
         *,
         ratio: float = 4.0,
         hidden: int | None = None,
-        activation: Activation = "gelu",
+        activation: Activation | Learned = "gelu",
         bias: bool = True,
     ) -> None:
         super().__init__()
         hidden = positive("hidden", int(dim * ratio) if hidden is None else hidden)
-        self.activation: Activation = activation
+        self.activation = activation_of(activation)
         self.expand, self.reduce = Dense(dim, hidden, bias=bias), Dense(hidden, dim, bias=bias)
 
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:

@@ -5,6 +5,7 @@ INDEX = {
     "classes": "classes:Classes",
     "distilled": "distilled:Distilled",
     "features": "features:MapFeatures",
+    "mlp_classes": "mlp_classes:MLPClasses",
     "next_token": "next_token:NextToken",
     "steps": "steps:Steps",
 }

@@ -64,6 +64,11 @@ class Classifier(Head):
     num_tokens: int = 1
     """Prefix tokens that it reads with pool "token"."""
 
+    @property
+    def hidden_width(self) -> int | None:
+        """Channels that the last layer sees, where they are not those of the pooled features."""
+        return None
+
     def set_classes(self, num_classes: int, std: float | None = 0.02) -> None:
         """A fresh last layer for `num_classes` classes, drawn with `std` as by `initial.draw`; none for 0."""
         raise NotImplementedError
@@ -71,6 +76,10 @@ class Classifier(Head):
     def pooled(self, features: Features, ctx: Context) -> Tensor:
         """(B, C) what the last layer sees."""
         raise NotImplementedError
+
+    def pre_scores(self, pooled: Tensor) -> Tensor:
+        """What the last layer sees, from pooled features."""
+        return pooled
 
     def scores(self, pooled: Tensor) -> Tensor:
         """(B, num_classes) from pooled features."""

@@ -4,4 +4,5 @@ INDEX = {
     "conv": "conv:ConvMerge",
     "convolved_attention": "convolved_attention:ConvolvedAttentionMerge",
     "patch_merging": "patch_merging:PatchMerging",
+    "pooling": "pooling:PoolingMerge",
 }

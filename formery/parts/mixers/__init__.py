@@ -21,6 +21,8 @@ INDEX = {
     "linear_attention": "linear_attention:LinearAttention",
     "mamba": "mamba:Mamba",
     "mamba2": "mamba2:Mamba2",
+    "multi_head_conv": "multi_head_conv:MultiHeadConv",
+    "pooled_attention": "pooled_attention:PooledAttention",
     "pooling": "pooling:Pooling",
     "random": "random:Random",
     "retention": "retention:Retention",

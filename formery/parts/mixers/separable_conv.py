@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...context import NOTHING, Context, State
 from ...errors import BadSpec
-from ..activations import Activation
+from ..activations import Activation, Learned, activation_of
 from ..convolution import convolution
 from ..dense import Dense, activated
 from .mixer import Mixer
@@ -23,7 +23,7 @@ class SeparableConv(Mixer):
     size 7, an activation, no bias.
     """
 
-    EXAMPLES = ({"size": 3}, {"size": 5, "ratio": 1.0, "bias": False, "activation": "relu2"})
+    EXAMPLES = ({"size": 3}, {"size": 5, "ratio": 1.0, "bias": False, "activation": "star_relu"})
     grids: tuple[int, ...] = (2, 3)
     reads, writes = ("expand",), ("reduce",)
 
@@ -34,7 +34,7 @@ class SeparableConv(Mixer):
         ratio: Annotated[float, Field(gt=0)] = 2.0,
         size: Annotated[int, Field(gt=0)] = 7,
         bias: bool = True,
-        activation: Activation | None = None,
+        activation: Activation | Learned | None = None,
         grid: tuple[int, ...],
     ) -> None:
         super().__init__()
@@ -44,7 +44,8 @@ class SeparableConv(Mixer):
         if size % 2 == 0:
             raise BadSpec(f"size is an odd number, got {size}")
         hidden = max(1, int(dim * ratio))
-        self.grids, self.activation = (rank,), activation
+        self.grids = (rank,)
+        self.activation = None if activation is None else activation_of(activation)
         self.expand, self.reduce = Dense(dim, hidden, bias=bias), Dense(hidden, dim, bias=bias)
         self.conv = convolution(rank, hidden, hidden, size, padding=size // 2, groups=hidden, bias=bias)
 

@@ -16,12 +16,14 @@ class GroupOne(Norm):
     Not a layer norm: the output at one place depends on the whole map.
     """
 
+    EXAMPLES = ({}, {"bias": False})
     over = "grid and channels"
 
-    def __init__(self, dim: int, *, eps: float = 1e-5) -> None:
+    def __init__(self, dim: int, *, eps: float = 1e-5, bias: bool = True) -> None:
         super().__init__()
-        self.weight, self.bias, self.eps = nn.Parameter(torch.ones(dim)), nn.Parameter(torch.zeros(dim)), eps
+        self.weight, self.eps = nn.Parameter(torch.ones(dim)), eps
+        self.bias = nn.Parameter(torch.zeros(dim)) if bias else None
 
     def forward(self, x: Tensor, ctx: Context = NOTHING) -> Tensor:
         y = F.layer_norm(x, x.shape[1:], eps=self.eps)
-        return torch.addcmul(self.bias, y, self.weight)
+        return y * self.weight if self.bias is None else torch.addcmul(self.bias, y, self.weight)

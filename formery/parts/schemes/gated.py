@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -12,7 +13,7 @@ from ...spec import NormSpec, Place
 from ..activations import ACTIVATIONS, Activation
 from ..dense import Dense
 from ..part import idle
-from .scheme import Scheme, Sublayer
+from .scheme import Scheme, Sublayer, widths
 
 Gate = Literal["gru", "input", "output", "highway", "sigtanh", "sum"]
 
@@ -41,7 +42,7 @@ class Gated(Scheme):
 
     def __init__(
         self,
-        dim: int,
+        dim: int | Sequence[int],
         num_sublayers: int,
         *,
         gate: Gate = "gru",
@@ -62,7 +63,7 @@ class Gated(Scheme):
             idle(Gated, f"on gate {gate!r}", bias=bias, learned=learned)
         if kind is Sum:
             idle(Gated, "on gate 'sum'", linear_bias=linear_bias)
-        self.gates = nn.ModuleList(kind(dim, bias, learned, linear_bias) for _ in range(num_sublayers))
+        self.gates = nn.ModuleList(kind(width, bias, learned, linear_bias) for width in widths(dim, num_sublayers))
 
     def step(self, stream: Tensor, index: int, sublayer: Sublayer, ctx: Context) -> Tensor:
         y = sublayer(self.normed(index, stream, ctx))

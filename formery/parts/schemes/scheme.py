@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -35,6 +35,18 @@ def at(modules: nn.ModuleList, index: int) -> nn.Module:
     return module
 
 
+def widths(dim: int | Sequence[int], num_sublayers: int) -> list[int]:
+    """The width of each sublayer."""
+    return [dim] * num_sublayers if isinstance(dim, int) else list(dim)
+
+
+def check_numbers(name: str, numbers: Sequence[int] | None, num_sublayers: int) -> None:
+    """BadSpec unless these are numbers of sublayers of a block that has so many."""
+    for number in numbers or ():
+        if not 0 <= number < num_sublayers:
+            raise BadSpec(f"{name}: this block has sublayers 0 to {num_sublayers - 1}, got {number}")
+
+
 class Scheme(Part):
     """Wires the sublayers of one block to the residual stream.
 
@@ -42,13 +54,15 @@ class Scheme(Part):
     stream passes from block to block, so that a scheme may reach across them; it is a tensor, or a tuple of tensors.
     `norms[i]` belongs to sublayer i, `scales[i]` is its layer scale where `scale` gives an initial value, and
     `drop_path` the chance that a branch is left out for an item in training (arXiv 1603.09382). Sublayers numbered in
-    `bare` do without all three.
+    `bare` do without all three, those in `raw` without a norm. `drop_shares` are factors of `drop_path`, one for each
+    sublayer. `dim` is the width of all sublayers, or has one width for each.
     """
 
     EXAMPLES: ClassVar[tuple[dict[str, Any], ...]] = (
         {},
         {"norm": "rms", "scale": 0.1},
         {"scale": 0.1, "bare": [0]},
+        {"raw": [0]},
     )
     norms_at: ClassVar[Literal["in", "out", "sum"] | None] = None
     """Where the norms stand: in front of sublayers, on their output, on the sum with the stream; None (not said) keeps
@@ -66,24 +80,30 @@ class Scheme(Part):
 
     def __init__(
         self,
-        dim: int,
+        dim: int | Sequence[int],
         num_sublayers: int,
         *,
         norm: NormSpec | None = "layer",
         scale: float | None = None,
         drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0,
         bare: list[int] | None = None,
+        raw: list[int] | None = None,
+        drop_shares: list[Annotated[float, Field(ge=0, le=1)]] | None = None,
         place: Place | None = None,
     ) -> None:
         super().__init__()
         place = place or Place("scheme")
         self.drop_path, self.bare = drop_path, frozenset(bare or ())
-        if beyond := [i for i in self.bare if not 0 <= i < num_sublayers]:
-            raise BadSpec(f"bare: this block has sublayers 0 to {num_sublayers - 1}, got {beyond[0]}")
-        norms = [None if i in self.bare else norm for i in range(num_sublayers)]
+        self.drop_shares = None if drop_shares is None else tuple(drop_shares)
+        check_numbers("bare", bare, num_sublayers)
+        check_numbers("raw", raw, num_sublayers)
+        if drop_shares is not None and len(drop_shares) != num_sublayers:
+            raise BadSpec(f"drop_shares: one for each of the {num_sublayers} sublayers, got {len(drop_shares)}")
+        dims, without = widths(dim, num_sublayers), self.bare.union(raw or ())
+        norms = [None if i in without else norm for i in range(num_sublayers)]
         scales = [None if i in self.bare else scale for i in range(num_sublayers)]
-        self.norms = nn.ModuleList(self._norm(dim, i, own, place) for i, own in enumerate(norms))
-        self.scales = nn.ModuleList(self._scale(dim, i, num_sublayers, own) for i, own in enumerate(scales))
+        self.norms = nn.ModuleList(self._norm(dims[i], i, own, place) for i, own in enumerate(norms))
+        self.scales = nn.ModuleList(self._scale(dims[i], i, num_sublayers, own) for i, own in enumerate(scales))
 
     def _norm(self, dim: int, index: int, norm: Any, place: Place) -> nn.Module:
         return nn.Identity() if norm is None else build("norm", norm, dim, place=place.at("norm"))
@@ -96,15 +116,17 @@ class Scheme(Part):
         norm = at(self.norms, index)
         return x if isinstance(norm, nn.Identity) else norm(x, ctx)
 
-    def drops(self, index: int) -> bool:
-        """Whether the branch of sublayer `index` may be left out now."""
-        return self.training and self.drop_path > 0 and index not in self.bare
+    def drops(self, index: int) -> float:
+        """The chance that the branch of sublayer `index` is left out now."""
+        if not self.training or self.drop_path <= 0 or index in self.bare:
+            return 0.0
+        return self.drop_path * (1.0 if self.drop_shares is None else self.drop_shares[index])
 
     def branch(self, index: int, y: Tensor) -> Tensor:
         """Layer scale and stochastic depth of what is to be added."""
         y = self.scales[index](y)
-        if self.drops(index):
-            keep = 1 - self.drop_path
+        if chance := self.drops(index):
+            keep = 1 - chance
             mask = y.new_empty(y.shape[0], *(1,) * (y.dim() - 1)).bernoulli_(keep)
             y = y * (mask / keep)
         return y

@@ -51,6 +51,8 @@ class Block:
     """Whether each sublayer is a residual branch of its own."""
     only_adds: bool = True
     """Whether the stream is changed by adding the sublayers' outputs alone (no norm or factor on it)."""
+    keeps_width: bool = True
+    """Whether as many channels go out as come in; a block that widens the stream cannot go as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,8 @@ class Anatomy:
     pairs: tuple[Pair, ...] = ()
     """Neighbours outside the blocks' own order: in stems, merges, and inside sublayers that declare them."""
     head_norm: str | None = None
+    classifier: str | None = None
+    """The linear that reads what `head_norm` gives, or its mean over tokens."""
     tied: tuple[tuple[str, str], ...] = ()
     """(table that writes the stream, weight of the head that shares it)."""
 

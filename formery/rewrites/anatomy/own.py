@@ -14,6 +14,7 @@ from ...errors import CannotRewrite
 from ...model import Model
 from ...parts.heads.classes import Classes
 from ...parts.heads.distilled import Distilled
+from ...parts.heads.mlp_classes import MLPClasses
 from ...parts.heads.next_token import NextToken
 from ...parts.mixers.mixer import Mixer
 from ...parts.norms.norm import Norm
@@ -49,7 +50,8 @@ def anatomy(model: nn.Module) -> Anatomy:
         )
     head_norm = "head.norm" if isinstance(getattr(model.head, "norm", None), Norm) else None
     tied = (("stem.embed.weight", "head.scores.weight"),) if getattr(model.head, "tie", False) else ()
-    return Anatomy("formery", type(model).__name__, tuple(stages), tuple(_pairs(model)), head_norm, tied)
+    reader = _classifier(model.head)
+    return Anatomy("formery", type(model).__name__, tuple(stages), tuple(_pairs(model)), head_norm, reader, tied)
 
 
 def _stacks(body: nn.Module, path: str) -> Iterator[tuple[str, Stack]]:
@@ -126,7 +128,8 @@ def _block(block: nn.Module, path: str, prefix: int) -> Block:
                 skips_prefix=isinstance(part, Mixer) and bool(prefix) and 1 not in part.grids,
             )
         )
-    return Block(path, kind, scheme.norms_at, tuple(sublayers), scheme.separable, scheme.only_adds and not own)
+    adds = scheme.only_adds and not own and block.keeps_width
+    return Block(path, kind, scheme.norms_at, tuple(sublayers), scheme.separable, adds, block.keeps_width)
 
 
 def _present(part: Part, names: tuple[str, ...], *, forward: bool) -> tuple[str, ...]:
@@ -163,13 +166,22 @@ def _merge_exit(path: str, stack: Stack) -> Exit:
 
 def _head_exit(model: Model) -> Exit:
     head = model.head
-    if type(head) not in (Classes, Distilled, NextToken):
+    if type(head) not in (Classes, Distilled, MLPClasses, NextToken):
         return Exit(why=f"the head {type(head).__name__} gives it out")
     if not isinstance(head.norm, Norm):
         return Exit(why="the head reads it without a norm")
     if isinstance(head, Classes) and head.order == "pool_norm" and head.pool == "max":
         return Exit(why="the head takes the maximum over it before its norm")
     return Exit(norm="head.norm")
+
+
+def _classifier(head: nn.Module) -> str | None:
+    """The dense layer behind a head's norm, if nothing but a mean or a choice of tokens stands between the two."""
+    if type(head) not in (Classes, MLPClasses) or not isinstance(head, Classes) or head.fc is None:
+        return None
+    if head.order == "norm_pool" and head.pool == "max":
+        return None
+    return "head.fc" if type(head) is Classes else "head.expand"
 
 
 def _pairs(model: Model) -> Iterator[Pair]:
