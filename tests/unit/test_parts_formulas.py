@@ -331,3 +331,20 @@ def test_blocks_of_different_schemes_follow_each_other() -> None:
     for block in stack.blocks:
         expected = block.scheme.finish(block(block.scheme.start(expected), NOTHING))
     close(stack(x, NOTHING).x, expected)
+
+
+@torch.no_grad()
+def test_global_response() -> None:
+    """Each channel by its norm over the grid beside the mean norm, by hand; without gradients and with them."""
+    from formery.parts.norms.global_response import GlobalResponse
+
+    norm, x = GlobalResponse(5).double(), torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    norm.weight.normal_()
+    norm.bias.normal_()
+    energy = (x**2).sum((1, 2)).sqrt()
+    wanted = x + norm.weight * (energy / (energy.mean(-1, keepdim=True) + 1e-6))[:, None, None] * x + norm.bias
+    torch.testing.assert_close(norm(x), wanted, rtol=1e-12, atol=1e-12)
+    with torch.enable_grad():
+        torch.testing.assert_close(norm(x), wanted, rtol=1e-12, atol=1e-12)
+        silent = torch.zeros(1, 2, 2, 5, dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.grad(norm(silent).sum(), silent)[0].isfinite().all()
