@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,36 +31,57 @@ def command(
         metavar="PATH=VALUE",
         help="Replace a node of the spec, or set train.*, data.*, task.*; repeatable.",
     ),
-    steps: int | None = typer.Option(None, min=1, help="Training steps; needed unless a recipe says so."),
+    steps: int | None = typer.Option(None, min=1, help="Training steps; needed unless --epochs or a recipe says so."),
+    epochs: float | None = typer.Option(None, callback=above_zero, help="Times each training image is seen."),
     batch_size: int | None = typer.Option(None, min=1, help="Items a step."),
     learning_rate: float | None = typer.Option(None, callback=above_zero, help="The highest rate."),
     eval_every: int | None = typer.Option(
         None, min=1, help="Steps between judgements on the validation part; a twentieth of all unless given."
     ),
     precision: str | None = typer.Option(None, help="32 or bf16."),
+    weights: str = typer.Option(
+        "", metavar="PATH", help="Published weights of a named model: a file, a folder, or hf-hub:OWNER/NAME."
+    ),
+    image_size: int | None = typer.Option(
+        None, min=1, max=4096, help="Side of the images; a trained model is resized."
+    ),
+    augment: str = typer.Option("", metavar="NAME", help="none, light, trivial or deit; more by --set data.augment.*."),
+    drop_path: float | None = typer.Option(None, min=0, max=0.99, help="Stochastic depth of the last block."),
+    layer_decay: float | None = typer.Option(
+        None, callback=above_zero, help="What the rate of each layer is of the one above it."
+    ),
+    teacher: str = typer.Option("", metavar="MODEL", help="Learn from its scores too; more by --set train.distill.*."),
     seed: int | None = typer.Option(None, min=0, max=LARGEST_SEED, help="Of weights, order and augmentation."),
     devices: str = typer.Option("auto", help="auto, cpu, cuda, mps, or how many."),
     minutes: float | None = typer.Option(
         None, callback=above_zero, help="Stop, judged and resumable, after this time."
     ),
+    workers: int = typer.Option(0, min=0, max=256, help="Processes that prepare batches."),
+    pictures: bool = typer.Option(True, help="Draw curves, augmented images and predictions into DIR/pictures."),
     resume: bool = typer.Option(False, "--resume", help="Go on with an interrupted training in --out."),
     as_json: bool = JSON,
 ) -> None:
     """Train a model: a recipe, or a name, spec or saved model on data. Interrupted, it goes on with --resume.
 
-    Example: [bold]formery train vit_tiny photos/ --steps 2000[/bold], [bold]formery train
-    recipes/digits_small.yaml[/bold]
+    Example: [bold]formery train vit_tiny photos/ --steps 2000[/bold], [bold]formery train runs/photos others/
+    --epochs 20 --layer-decay 0.7[/bold], [bold]formery train recipes/digits_small.yaml[/bold]
     """
     named = {
         "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "eval_every": eval_every,
-        "precision": precision,
+        "precision": precision, "layer_decay": layer_decay,
     }  # fmt: skip
     given = {name: value for name, value in named.items() if value is not None}
     changes = changes_of(set_)
-    how: dict[str, Any] = {"resume": resume, "devices": _devices(devices)}
+    for path, value in (("data.augment.like", augment), ("train.distill.teacher", teacher)):
+        if value:
+            changes[path] = value
+    how: dict[str, Any] = {"resume": resume, "devices": _devices(devices), "workers": workers, "pictures": pictures}
+    begin = {"weights": weights or None, "image_size": image_size, "drop_path": drop_path, "epochs": epochs}
     how["time_limit"] = None if minutes is None else 60 * minutes
     recipe = Path(model).suffix.lower() in SPEC_SUFFIXES and is_recipe(read_mapping(model))
-    facts = (_recipe if recipe else _single)(model, data, out, changes, given, seed, how)
+    if recipe:
+        _check_begin(model, begin)
+    facts = (_recipe if recipe else partial(_single, begin=begin))(model, data, out, changes, given, seed, how)
     from ..training.processes import is_first
 
     if not is_first(how["devices"]):
@@ -71,6 +93,8 @@ def command(
     shown = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items() if isinstance(value, float))
     say(f"{facts['status']} after {facts['steps']} steps; validation {shown}")
     say(f"model: {Path(facts['out']) / 'model'}")
+    if pictures:
+        say(f"pictures: {Path(facts['out']) / 'pictures'}")
 
 
 def _recipe(
@@ -96,9 +120,9 @@ def _recipe(
 
 def _single(
     model: str, data: str, out: str, changes: dict[str, Any], given: dict[str, Any], seed: int | None,
-    how: dict[str, Any],
+    how: dict[str, Any], *, begin: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
-    """Train a spec from its first weights, or a saved model further."""
+    """Train a spec from its first weights, or a trained model further."""
     from ..errors import BadSpec
     from ..training.config import TrainConfig
 
@@ -106,9 +130,13 @@ def _single(
         raise BadSpec(f"train {model} on what? give data: {DATA_HELP}")
     subject = find(model)
     beside, inside = _sorted_out(changes)
-    if inside and subject.kind != "spec":
+    if inside and subject.kind == "saved":
         raise BadSpec(f"{model} is built as it was saved; --set of its spec goes with names and spec files")
-    config = TrainConfig.of({"seed": seed or 0, **beside["train"], **given})
+    if begin["weights"] and subject.kind != "spec":
+        raise BadSpec(f"{model} brings its own weights; leave --weights out")
+    config = {"seed": seed or 0, **beside["train"], **given}
+    if begin["epochs"] is None or "steps" in config:
+        TrainConfig.of(config)
     check_data(data)
     place = folder_to_write(out or _home(subject))
 
@@ -116,14 +144,26 @@ def _single(
 
     start: Mapping[str, Any] | Path = subject.path if subject.kind != "spec" else subject.spec or {}
     facts = train_one(
-        start, data, place, config, changes=inside or None, options=beside["data"], task=beside["task"], **how
+        start, data, place, config, changes=inside or None, options=beside["data"], task=beside["task"], **begin, **how
     )
     return facts | {"out": str(place)}
+
+
+def _check_begin(recipe: str, begin: dict[str, Any]) -> None:
+    """BadSpec for options that a recipe says itself."""
+    from ..errors import BadSpec
+
+    says = {"weights": "model.weights", "image_size": "data.image_size, model.img_size", "drop_path": "model.drop_path",
+            "epochs": "train.steps"}  # fmt: skip
+    for name, value in begin.items():
+        if value is not None:
+            raise BadSpec(f"{recipe} is a recipe: give --set {says[name]}=... instead of --{name.replace('_', '-')}")
 
 
 def _sorted_out(changes: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """What `--set` says of training, data and task, each by name; and what it says of the spec."""
     from ..errors import BadSpec
+    from ..spec import put
 
     beside: dict[str, dict[str, Any]] = {name: {} for name in BESIDE}
     inside: dict[str, Any] = {}
@@ -131,10 +171,10 @@ def _sorted_out(changes: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], dic
         first, _, rest = path.partition(".")
         if first not in beside:
             inside[path] = value
-        elif not rest or "." in rest:
+        elif not rest:
             raise BadSpec(f"--set {path}: {first} has options such as {first}.NAME=VALUE")
         else:
-            beside[first][rest] = value
+            put(beside[first], rest, value)
     return beside, inside
 
 

@@ -22,6 +22,7 @@ INDEX = {
     "digits": "digits:digits",
     "pydoc": "pydoc:pydoc",
     "relations": "drawn:relations_data",
+    "shapes": "shapes:shapes_data",
     "textures": "drawn:textures_data",
 }
 

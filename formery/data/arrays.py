@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import BadData, BadSpec
-from .augment import Augmentation, default_shifts
+from .augment import augmentation_of
 from .decode import check_choice
 from .images import Held, ImageData
 from .splits import by_content
@@ -26,8 +26,9 @@ class ArrayData(ImageData):
 
     images: (N, H, W), (N, C, H, W) or (N, H, W, C), uint8 with white = 255, or floats with white = `white`; labels:
     (N,) integers or words; classes: their names in order, taken from the labels unless given; layout: `NCHW` or `NHWC`
-    where the shape leaves it open; image_size: resized (bilinear) to this, kept as it is unless given. BadData for
-    shapes that do not fit, NaN, one class, or too few items.
+    where the shape leaves it open; image_size: resized (bilinear) to this, kept as it is unless given; augment: a
+    preset or options, as `augmentation_of` takes them. BadData for shapes that do not fit, NaN, one class, or too few
+    items.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class ArrayData(ImageData):
         flips: bool = False,
         zoom: float = 0.0,
         rotation: float = 0.0,
+        augment: str | Mapping[str, Any] | None = None,
     ) -> None:
         pixels = pixels_of(images, layout, white)
         found, numbers = numbered(labels, classes)
@@ -63,8 +65,13 @@ class ArrayData(ImageData):
             parts,
             name=name,
             seed=seed,
-            augmentation=Augmentation(
-                default_shifts(min(pixels.shape[2:])) if shifts is None else shifts, flips, zoom, rotation
+            augmentation=augmentation_of(
+                augment,
+                size=(pixels.shape[2], pixels.shape[3]),
+                shifts=shifts,
+                flips=flips,
+                zoom=zoom,
+                rotation=rotation,
             ),
             preprocess={},
         )

@@ -5,8 +5,8 @@ Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UC
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .images import ImageData
@@ -21,6 +21,7 @@ def digits(
     shifts: int | None = None,
     zoom: float = 0.0,
     rotation: float = 0.0,
+    augment: str | Mapping[str, Any] | None = None,
 ) -> ImageData:
     """The digits at their own 8x8 pixels, or resized (bilinear) to `image_size`."""
     from sklearn.datasets import load_digits
@@ -41,4 +42,5 @@ def digits(
         shifts=shifts,
         zoom=zoom,
         rotation=rotation,
+        augment=augment,
     )

@@ -5,8 +5,9 @@ Everything is a pure function of its seed and step.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,13 +82,21 @@ def bytes_of(levels: NDArray[np.float64]) -> NDArray[np.uint8]:
 
 
 def textures_data(
-    *, seed: int = 0, image_size: int = 32, num_per_class: int = 60, shifts: int | None = None, flips: bool = False
+    *,
+    seed: int = 0,
+    image_size: int = 32,
+    num_per_class: int = 60,
+    shifts: int | None = None,
+    flips: bool = False,
+    augment: str | Mapping[str, Any] | None = None,
 ) -> ImageData:
     """The textures as data."""
     from .arrays import ArrayData
 
     images, labels = textures(num_per_class, size=image_size)
-    return ArrayData(images, labels, TEXTURES, name="textures", layout="NHWC", seed=seed, shifts=shifts, flips=flips)
+    return ArrayData(
+        images, labels, TEXTURES, name="textures", layout="NHWC", seed=seed, shifts=shifts, flips=flips, augment=augment
+    )
 
 
 def write_images(

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import BadData
+from ..errors import BadData, BadSpec
 from .arrays import size_of
-from .augment import Augmentation, default_shifts
+from .augment import augmentation_of
 from .decode import FITS, INTERPOLATIONS, SUFFIXES, check_choice, decode, header, read_bytes
 from .images import Held, ImageData, Pictures
 from .splits import by_content, check_names, given_parts
 
 WORKERS = 4
 LARGEST = 64
+FEW = 4096
+"""Training images that mean and deviation are taken from, where files are known by their names."""
 
 
 def image_folder(
@@ -39,6 +41,9 @@ def image_folder(
     flips: bool = False,
     zoom: float = 0.0,
     rotation: float = 0.0,
+    augment: str | Mapping[str, Any] | None = None,
+    crop_from: int | None = None,
+    known_by: Literal["content", "names"] = "content",
     memory: int = 2**31,
 ) -> ImageData:
     """The images of `folder`, classes named by its sub-folders.
@@ -46,22 +51,29 @@ def image_folder(
     image_size: side, or (height, width), to which all are resized; else the median size, rounded to 4 and at most 64.
     in_chans: 1 or 3; else 1 where all files are grey. fit: `squash` or `crop` (see `decode`). memory: bytes of decoded
     images to hold; beyond these, images are decoded when a batch asks for them. Where the sub-folders are called train,
-    val, test these are the parts, and a part that is missing is dealt out of train.
+    val, test these are the parts, and a part that is missing is dealt out of train. augment: a preset or options, as
+    `augmentation_of` takes them; crop_from: the side that random crops are taken from, where it is larger than
+    image_size. known_by: `content` reads and decodes every file at once, so that copies stay together and broken files
+    are found; `names` trusts paths and sizes of files, for sets too large for that, and needs image_size and in_chans.
     """
     folder = Path(folder)
+    check_choice("known_by", known_by, ("content", "names"))
+    if known_by == "names" and (image_size is None or in_chans is None):
+        raise BadSpec("known_by='names' opens no file before training; give image_size and in_chans too")
     check_choice("interpolation", interpolation, INTERPOLATIONS)
     check_choice("fit", fit, FITS)
     check_choice("in_chans", in_chans, (None, 1, 3))
     files, labels, classes, given, others = listing(folder)
-    heads = [header(file) for file in files]
+    heads = [] if known_by == "names" else [header(file) for file in files]
     size = size_of(image_size) or natural_size(heads)
-    preprocess = {
+    preprocess: dict[str, Any] = {
         "size": list(size),
         "channels": in_chans or (1 if all(grey for _, _, grey in heads) else 3),
         "interpolation": interpolation,
         "fit": fit,
     }
-    pictures, contents = scan(files, preprocess, memory)
+    pictures, contents = trusted(files, folder, preprocess) if known_by == "names" else scan(files, preprocess, memory)
+    larger = None if crop_from is None else _larger(files, preprocess, size_of(crop_from) or size, memory, known_by)
     parts = by_content(contents, labels, classes, splits, seed=split_seed, given=given)
     return ImageData(
         pictures,
@@ -71,10 +83,28 @@ def image_folder(
         parts,
         name=shown(folder),
         seed=seed,
-        augmentation=Augmentation(default_shifts(min(size)) if shifts is None else shifts, flips, zoom, rotation),
+        augmentation=augmentation_of(augment, size=size, shifts=shifts, flips=flips, zoom=zoom, rotation=rotation),
         preprocess=preprocess,
-        notes={"other_files": others, "split_by": "folders" if given else "content"},
+        notes={"other_files": others, "split_by": "folders" if given else known_by}
+        | ({} if larger is None else {"crop_from": crop_from}),
+        larger=larger,
+        few=FEW if known_by == "names" else None,
     )
+
+
+def trusted(files: Sequence[Path], folder: Path, preprocess: dict[str, Any]) -> tuple[Pictures, list[bytes]]:
+    """(the images, decoded when asked for; sha256 of each file's path in the folder and size)."""
+    names = (f"{file.relative_to(folder).as_posix()}\0{file.stat().st_size}" for file in files)
+    return Decoded(files, preprocess), [hashlib.sha256(os.fsencode(name)).digest() for name in names]
+
+
+def _larger(
+    files: Sequence[Path], preprocess: dict[str, Any], size: tuple[int, int], memory: int, known_by: str
+) -> Pictures:
+    if min(size) < min(preprocess["size"]):
+        raise BadSpec(f"crop_from={size[0]} must be at least the image_size {preprocess['size'][0]}")
+    wider = preprocess | {"size": list(size)}
+    return Decoded(files, wider) if known_by == "names" else scan(files, wider, memory)[0]
 
 
 def listing(folder: Path) -> tuple[list[Path], list[int], list[str], dict[str, list[int]] | None, int]:

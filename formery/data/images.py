@@ -72,7 +72,8 @@ class ImageData:
 
     pictures: the images, of one shape; labels: class of each, an index into `classes`; contents: digest of each, by
     which `parts` were dealt; seed: of order and augmentation; preprocess: what `decode.load_image` needs beside mean
-    and std to read a file as these were read. BadData where all training images are the same.
+    and std to read a file as these were read; larger: the same images at another size, for random crops; few: how many
+    training images mean and deviation are taken from, all unless given. BadData where those are all the same.
     """
 
     modality = "image"
@@ -91,7 +92,12 @@ class ImageData:
         augmentation: Augmentation,
         preprocess: dict[str, Any],
         notes: dict[str, Any] | None = None,
+        larger: Pictures | None = None,
+        few: int | None = None,
     ) -> None:
+        if larger is not None and augmentation.crop is None:
+            raise BadSpec("crop_from is the size that random crops are taken from; give augment's crop too")
+        self.larger = pictures if larger is None else larger
         self.pictures = pictures
         self.labels = torch.tensor(list(labels), dtype=torch.int64)
         self.classes = list(classes)
@@ -105,7 +111,7 @@ class ImageData:
         if max(augmentation.shifts * 2, 1) > min(height, width):
             raise BadSpec(f"shifts={augmentation.shifts} leave nothing of images of {height}x{width} pixels")
         self.image_size: int | tuple[int, int] = height if height == width else (height, width)
-        mean, std = statistics(pictures, parts.train, name)
+        mean, std = statistics(pictures, parts.train[:few], name)
         self._mean = torch.tensor(mean, dtype=torch.float32)[:, None, None]
         self._std = torch.tensor(std, dtype=torch.float32)[:, None, None]
         self.preprocess: dict[str, Any] = {
@@ -129,25 +135,33 @@ class ImageData:
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Training steps after which every training image has been seen at least once."""
-        return -(-self.num_train // check_batch(batch_size))
+        return -(-self.num_train * self.augmentation.repeats // check_batch(batch_size))
 
     def train_items(self, step: int, batch_size: int) -> NDArray[np.int64]:
         """Which items step `step` trains on.
 
         The epochs' permutations stand one behind another and step `step` reads places [step * batch_size, (step + 1) *
-        batch_size): every item once an epoch, every batch full.
+        batch_size): every item once an epoch, every batch full. With repeated augmentation every place is read as often
+        as that says, one time behind another.
         """
         num = self.num_train
-        epochs, places = np.divmod(np.arange(step * check_batch(batch_size), (step + 1) * batch_size), num)
+        order = np.arange(step * check_batch(batch_size), (step + 1) * batch_size) // self.augmentation.repeats
+        epochs, places = np.divmod(order, num)
         chosen = [chance.permutation(self.seed, "epoch", int(e), num)[places[epochs == e]] for e in np.unique(epochs)]
         items: NDArray[np.int64] = self.parts.train[np.concatenate(chosen)]
         return items
 
     def train_batch(self, step: int, batch_size: int) -> tuple[Tensor, Tensor]:
-        """(images (B, C, H, W) float32, normalised, augmented; labels (B,) int64): a pure function of (seed, step)."""
+        """(images (B, C, H, W) float32, normalised, augmented; labels (B,) int64): a pure function of (seed, step).
+
+        Where images are mixed, the labels are targets (B, classes) float32.
+        """
         items = self.train_items(step, batch_size)
-        images = self.augmentation(self.pictures.take(items), self.seed, step)
-        return self.normalise(images), self.labels[torch.from_numpy(items)]
+        _, height, width = self.pictures.shape
+        images = self.augmentation(self.larger.take(items), self.seed, step, (height, width))
+        images = self.augmentation.normalised(self.normalise(images), self.seed, step)
+        labels = self.labels[torch.from_numpy(items)]
+        return self.augmentation.mixed(images, labels, self.num_classes, self.seed, step)
 
     def sample(self, num: int) -> Tensor:
         """Up to `num` training images without augmentation, for calibration: (n, C, H, W)."""

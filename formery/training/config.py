@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ..errors import BadSpec
 from ..registry import nearest
+from .options import Distillation
 
 
 class TrainConfig(BaseModel):
@@ -35,6 +36,12 @@ class TrainConfig(BaseModel):
     """Of matrices and kernels; vectors and what the model names in `no_weight_decay` are left alone."""
     betas: tuple[float, float] = (0.9, 0.99)
     """Of AdamW's two averages."""
+    layer_decay: float | None = Field(default=None, gt=0, le=1)
+    """What the rate of each layer is of the one above it (arXiv 2106.08254); null: all learn alike."""
+    head_only: int = Field(default=0, ge=0)
+    """Steps at the beginning in which only the head learns, for fresh heads on trained bodies."""
+    distill: Distillation | None = None
+    """A teacher, and how much is learned from it."""
     grad_clip: float | None = Field(default=1.0, gt=0)
     """The greatest norm of the gradient over all parameters; null: any."""
     precision: Literal["32", "bf16"] = "32"
@@ -76,6 +83,8 @@ class TrainConfig(BaseModel):
             object.__setattr__(self, "eval_every", twentieth)
         if self.warmup is not None and self.warmup > self.steps:
             raise ValueError(f"warmup is at most steps ({self.steps})")
+        if self.head_only >= self.steps > 0 and self.head_only:
+            raise ValueError(f"head_only is less than steps ({self.steps})")
         if self.accumulate > self.batch_size:
             raise ValueError(f"accumulate is at most batch_size ({self.batch_size})")
         if not all(0 <= beta < 1 for beta in self.betas):

@@ -41,6 +41,7 @@ class Fitting(LightningModule):
 
     def on_fit_start(self) -> None:
         self.run.rank, self.run.writes, self.run.mean = self.global_rank, self.trainer.is_global_zero, self.mean
+        self.run.alone = self.trainer.world_size == 1
         self.run.prepare(self.resumed, self.source)
         self.resumed = None
         self.model.train()

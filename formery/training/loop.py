@@ -27,6 +27,7 @@ from ..tasks.task import Task
 from . import arithmetic, checkpoint, journal
 from .checkpoint import Checkpoint
 from .config import TrainConfig
+from .distill import open_teacher
 from .journal import Entry
 from .processes import is_first, taken
 from .progress import Progress, Reporter, reporter
@@ -111,7 +112,9 @@ def train(
     if time_limit is not None and not time_limit > 0:
         raise BadSpec(f"time_limit is a number of seconds above 0, got {time_limit}")
     place = None if folder is None else Path(folder)
-    run = Run(model, data, task, settled, identity_of(model, data, task, settled), place)
+    teacher = None if settled.distill is None else open_teacher(settled.distill, data, task)
+    identity = identity_of(model, data, task, settled) | ({} if teacher is None else {"teacher": teacher.digest})
+    run = Run(model, data, task, settled, identity, place, teacher)
     if resume and place is None:
         raise BadSpec("resume=True needs the folder of the training that is to go on")
     first = is_first(devices)
@@ -180,6 +183,7 @@ def identity_of(model: nn.Module, data: Any, task: Task, config: TrainConfig) ->
         "config": config.plain(),
         "task": task.describe(),
         "data": {"digest": data.digest, "seed": data.seed},
+        "augmentation": None if (found := getattr(data, "augmentation", None)) is None else found.describe(),
         "model": hashlib.sha256(text.encode()).hexdigest(),
     }
 
@@ -213,8 +217,8 @@ def _check_identity(theirs: dict[str, Any], ours: dict[str, Any], folder: Path) 
                 f"{name} is {value!r}, the training in {folder} was started with {theirs['config'].get(name)!r}; "
                 "resume with the same options, or choose another folder"
             )
-    for name, what in (("task", "another task"), ("data", "other data or another seed"), ("model", "another model")):
-        if theirs.get(name) != ours[name]:
+    for name, what in (("task", "another task"), ("data", "other data or another seed"), *OTHERS):
+        if theirs.get(name) != ours.get(name):
             raise BadSpec(f"the training in {folder} was started with {what}; give the same, or choose another folder")
 
 
@@ -228,6 +232,13 @@ def _arithmetic(resumed: Checkpoint | None) -> AbstractContextManager[None]:
     """Threads and products as the checkpoint notes them."""
     state = {"threads": None, "arithmetic": None} if resumed is None else resumed.state
     return arithmetic.repeated(state["threads"], state["arithmetic"])
+
+
+OTHERS = (
+    ("augmentation", "another augmentation, or another library computed it"),
+    ("model", "another model"),
+    ("teacher", "another teacher"),
+)
 
 
 class _Job:

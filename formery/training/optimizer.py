@@ -8,16 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from .config import TrainConfig
+from .layers import layers_of
 
 AVERAGES = ("exp_avg", "exp_avg_sq")
 
 
-def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups of trainable parameters: those that decay, and vectors, scalars and `model.no_weight_decay()`.
+def decay_groups(model: nn.Module, weight_decay: float, layer_decay: float | None = None) -> list[dict[str, Any]]:
+    """Groups of trainable parameters: those that decay, and vectors, scalars and `model.no_weight_decay()`.
 
-    Each has `names` beside `params`. Shared parameters come once, under their first name; a parameter that any of its
-    names exempts does not decay.
+    With `layer_decay` there are two such groups for each layer. Each has `names` and `scale` (of the learning rate)
+    beside `params`. Shared parameters come once, under their first name; a parameter that any of its names exempts does
+    not decay.
     """
+    depths, top = ({}, 0) if layer_decay is None else layers_of(model)
     named: dict[str, nn.Parameter] = {}
     exempt_of = getattr(model, "no_weight_decay", None)
     exempt = {
@@ -30,15 +33,19 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
             continue
         named[name] = parameter
         (spared if parameter.dim() <= 1 or parameter in exempt else decayed).append(name)
-    groups = [(decayed, weight_decay), (spared, 0.0)]
-    return [
-        {"params": [named[n] for n in names], "names": names, "weight_decay": decay} for names, decay in groups if names
-    ]
+    groups = []
+    for depth in range(top + 1):
+        scale = 1.0 if layer_decay is None else layer_decay ** (top - depth)
+        for chosen, decay in ((decayed, weight_decay), (spared, 0.0)):
+            names = [name for name in chosen if depths.get(name, 0) == depth]
+            options = {"params": [named[n] for n in names], "names": names, "weight_decay": decay, "scale": scale}
+            groups += [options] if names else []
+    return groups
 
 
 def adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """The optimizer of a config; its rates are set step by step."""
-    groups = decay_groups(model, config.weight_decay)
+    groups = decay_groups(model, config.weight_decay, config.layer_decay)
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..create import model_spec
@@ -24,18 +25,27 @@ from ..errors import BadFile, BadSpec, Unwritable
 from ..files import write_json
 from ..formats import from_yaml
 from ..registry import nearest
-from ..spec import override
+from ..spec import override, put
 from ..tasks import task_of
 from . import facts
+from . import pictures as draw
 from .config import TrainConfig
 from .loop import OnProgress, TrainResult, train
+from .pretrained import fitted, loaded
 from .processes import is_first
 from .start import check_overruled, fresh_model, sized_by
 
 if TYPE_CHECKING:
     from ..model import Model
+    from ..tasks.task import Task
 
 RESULT, MODEL, TRAINING = "result.json", "model", "training"
+REFERENCE = {"name", "override", "drop_path", "saved", "weights", "img_size"}
+
+
+def refers(model: Mapping[str, Any]) -> bool:
+    """Whether a recipe's model says where one is to be had, rather than how it is built."""
+    return set(model) <= REFERENCE and ("name" in model) != ("saved" in model)
 
 
 class Expected(BaseModel):
@@ -46,7 +56,8 @@ class Expected(BaseModel):
     metric: str
     at_least: float | None = None
     at_most: float | None = None
-    minutes: float = Field(gt=0)
+    minutes: float | None = Field(default=None, gt=0)
+    """Null where it was not run by those who wrote it down."""
     machine: str
 
     def met(self, metrics: Mapping[str, float | int]) -> bool:
@@ -65,7 +76,7 @@ class Recipe(BaseModel):
     """`source`, and what its opener takes; its `seed` is the recipe's unless given."""
     task: str | dict[str, Any]
     model: str | dict[str, Any]
-    """A name, a spec, or {name, override}."""
+    """A name, a spec, {name, override, drop_path}, or a trained one: {saved} or {name, weights}, with img_size too."""
     train: dict[str, Any]
     """What `TrainConfig` takes; its `seed` is the recipe's unless given."""
     expected: Expected
@@ -82,10 +93,43 @@ class Recipe(BaseModel):
         return TrainConfig.of({"seed": self.seed, **self.train})
 
     def spec(self) -> dict[str, Any]:
-        """The resolved spec before the task fits it to the data."""
-        if isinstance(self.model, dict) and set(self.model) <= {"name", "override"} and "name" in self.model:
-            return model_spec(self.model["name"], override=self.model.get("override"))
+        """The resolved spec before the task fits it to the data; BadSpec for a trained model, which has its own."""
+        if isinstance(self.model, dict) and refers(self.model):
+            if self.trained:
+                raise BadSpec("model: a trained model is built as it was saved; only its img_size and drop_path change")
+            given = self.model
+            return model_spec(given["name"], override=given.get("override"), drop_path_rate=given.get("drop_path"))
         return model_spec(self.model)
+
+    @property
+    def trained(self) -> bool:
+        """Whether it begins with a trained model."""
+        return isinstance(self.model, dict) and refers(self.model) and not {"saved", "weights"}.isdisjoint(self.model)
+
+    def begin(self, changes: Mapping[str, Any]) -> tuple[Model, Any, Task]:
+        """The model as it begins, the data, and the task; `changes` of the spec must not say what the data decide."""
+        options = {"seed": self.seed, **self.data}
+        source = options.pop("source")
+        if self.trained:
+            assert isinstance(self.model, dict)
+            given = self.model
+            start = Path(given["saved"]) if "saved" in given else str(given["name"])
+            if isinstance(start, Path) and not start.is_dir():
+                raise BadFile(
+                    f"model.saved: {start} does not exist; run the recipe that makes it first, or name another"
+                )
+            named = {name: given.get(name) for name in ("weights", "img_size", "drop_path")}
+            task = {"kind": self.task} if isinstance(self.task, str) else self.task
+            with torch.random.fork_rng([]):
+                torch.manual_seed(self.seed)
+                net = loaded(start, **named, changes=given.get("override"))
+                data, chosen = fitted(net, source, seed=options.pop("seed"), task=task, options=options)
+            return net, data, chosen
+        chosen = task_of(self.task)
+        data = open_data(source, **options)
+        check_overruled(changes, data)
+        with sized_by(data):
+            return fresh_model(chosen.fit_spec(self.spec(), data), seed=self.seed, init=self.init), data, chosen
 
 
 @dataclass(frozen=True)
@@ -154,20 +198,17 @@ def changed(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
         first, _, rest = path.partition(".")
         if first not in Recipe.model_fields:
             raise BadSpec(f"override {path!r}: a recipe has no entry {first!r}; {nearest(first, Recipe.model_fields)}")
-        if first == "model" and rest:
+        here = given.get("model")
+        if first == "model" and rest in REFERENCE - {"override"} and isinstance(here, dict) and refers(here):
+            given["model"] = {**here, rest: value}
+        elif first == "model" and rest:
             inside[rest] = value
         elif not rest:
             given[first] = value
         else:
             if first == "task" and isinstance(given[first], str):
                 given[first] = {"kind": given[first]}
-            *steps, last = [first, *rest.split(".")]
-            node: Any = given
-            for step in steps:
-                node = node.setdefault(step, {})
-                if not isinstance(node, dict):
-                    raise BadSpec(f"override {path!r}: {step} has nothing inside it")
-            node[last] = value
+            put(given, path, value)
     if inside:
         given["model"] = override(parse(given).spec(), inside)
     return parse(given)
@@ -180,15 +221,17 @@ def run_recipe(
     *,
     resume: bool = False,
     devices: str | int = "auto",
+    workers: int = 0,
+    pictures: bool = False,
     time_limit: float | None = None,
     on_progress: OnProgress | None = None,
     quiet: bool = False,
 ) -> RecipeResult:
     """Open the data, create the model, train it, judge it and save it.
 
-    Into `out` go `model/` (the best weights), `training/` (curve, checkpoints) and `result.json` (recipe, resolved
-    spec, seeds, digest of the data, metrics, versions, machine). Unwritable where `out` holds another run and `resume`
-    is not asked for.
+    Into `out` go `model/` (the best weights), `training/` (curve, checkpoints), `result.json` (recipe, resolved spec,
+    seeds, digest of the data, metrics, versions, machine), and `pictures/` where they are asked for. Unwritable where
+    `out` holds another run and `resume` is not asked for.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     recipe = changed(recipe, overrides or {})
@@ -199,13 +242,12 @@ def run_recipe(
     if recipe.expected.metric not in task.metrics:
         hint = nearest(recipe.expected.metric, task.metrics)
         raise BadSpec(f"expected.metric: {task.kind} measures no {recipe.expected.metric!r}; {hint}")
-    options = {"seed": recipe.seed, **recipe.data}
-    data = open_data(options.pop("source"), **options)
-    check_overruled({path.removeprefix("model."): value for path, value in (overrides or {}).items()}, data)
-    with sized_by(data):
-        model = fresh_model(task.fit_spec(recipe.spec(), data), seed=recipe.seed, init=recipe.init)
+    inside = {path.removeprefix("model."): value for path, value in (overrides or {}).items()}
+    model, data, task = recipe.begin(inside)
+    if pictures and is_first(devices):
+        draw.before(data, out)
     training = train(
-        model, data, task, recipe.config, folder=out / TRAINING, resume=resume, devices=devices,
+        model, data, task, recipe.config, folder=out / TRAINING, resume=resume, devices=devices, workers=workers,
         time_limit=time_limit, on_progress=on_progress, quiet=quiet,
     )  # fmt: skip
     model.extra = task.extra(data)
@@ -234,4 +276,6 @@ def run_recipe(
     if is_first(devices):
         model.save_pretrained(out / MODEL)
         write_json(out / RESULT, found)
+        if pictures:
+            draw.after(model, data, task, training, out)
     return RecipeResult(model, training, found, out)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from . import arithmetic, checkpoint, journal, optimizer, schedule
 from .batches import pieces, seed_step
 from .checkpoint import Checkpoint
 from .config import TrainConfig
+from .distill import Teacher
 from .journal import Entry
+from .layers import head_of
 
 
 class Diverged(FormeryError):
@@ -41,7 +44,9 @@ class Run:
         config: TrainConfig,
         identity: dict[str, Any],
         folder: Path | None,
+        teacher: Teacher | None = None,
     ) -> None:
+        self.teacher = teacher
         self.model, self.data, self.task, self.config, self.identity, self.folder = (
             model,
             data,
@@ -50,7 +55,7 @@ class Run:
             identity,
             folder,
         )
-        self.writes, self.rank = True, 0
+        self.writes, self.rank, self.alone = True, 0, True
         self.mean: Callable[[Tensor], Tensor] = lambda value: value
         """Over the processes, where there are several."""
         self.step = 0
@@ -79,6 +84,8 @@ class Run:
             average = get_ema_multi_avg_fn(self.config.ema)
             self.averaged = AveragedModel(self.model, multi_avg_fn=average)
         device = next(self.model.parameters()).device
+        if self.teacher is not None:
+            self.teacher.to(device)
         self.total = torch.zeros((), dtype=torch.float64, device=device)
         if resumed is not None:
             self._take(resumed, source)
@@ -93,12 +100,13 @@ class Run:
         seed_step(self.config.seed, self.step, self.total.device, self.rank)
         self.optimizer.zero_grad()
         total: Tensor | None = None
-        for inputs, targets, share in pieces(batch, self.config.accumulate):
-            loss = self.task.loss(self.model, (inputs, targets))
-            if share != 1.0:
-                loss = loss * share
-            backward(loss)
-            total = loss.detach() if total is None else total + loss.detach()
+        with self._resting():
+            for inputs, targets, share in pieces(batch, self.config.accumulate):
+                loss = self._loss((inputs, targets))
+                if share != 1.0:
+                    loss = loss * share
+                backward(loss)
+                total = loss.detach() if total is None else total + loss.detach()
         assert total is not None
         if total.device.type == "cpu" and not math.isfinite(total.item()):
             raise self._diverged(f"the loss of step {self.step + 1}", total.item())
@@ -107,13 +115,34 @@ class Run:
             torch.nn.utils.clip_grad_norm_(parameters, self.config.grad_clip, foreach=True)
         rate = schedule.rate(self.config, self.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["scale"]
         self.optimizer.step()
         if self.averaged is not None:
             self.averaged.update_parameters(self.model)
         self.total += total.double()
         self.num_summed += 1
         self.step += 1
+
+    def _loss(self, batch: Batch) -> Tensor:
+        return self.task.loss(self.model, batch) if self.teacher is None else self.teacher.loss(self.model, batch)
+
+    @contextmanager
+    def _resting(self) -> Iterator[None]:
+        """In the first steps, where the config says so, what lies below the head gets no gradients."""
+        if self.step >= self.config.head_only:
+            yield
+            return
+        head = head_of(self.model)
+        body = [p for p in self.model.parameters() if p.requires_grad and p not in head]
+        if self.alone:
+            for parameter in body:
+                parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in body:
+                parameter.requires_grad_(True)
+                parameter.grad = None
 
     def _diverged(self, what: str, value: float) -> Diverged:
         clip = self.config.grad_clip

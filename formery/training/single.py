@@ -13,15 +13,19 @@ from ..data import open_data
 from ..errors import BadSpec, Unwritable
 from ..files import write_json
 from ..model import Model
-from ..runtime.given import open_for
 from ..tasks import task_of
 from ..tasks.task import Task
 from . import facts
+from . import pictures as draw
 from .config import TrainConfig
 from .loop import train
+from .pretrained import fitted, loaded
 from .processes import is_first
 from .recipes import MODEL, RESULT, TRAINING
 from .start import check_overruled, sized_by
+
+LONGEST = 1 << 40
+"""Steps, where the data are yet to say how many epochs are."""
 
 
 def train_one(
@@ -33,6 +37,12 @@ def train_one(
     task: Mapping[str, Any] | None = None,
     changes: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
+    weights: str | None = None,
+    image_size: int | None = None,
+    drop_path: float | None = None,
+    epochs: float | None = None,
+    workers: int = 0,
+    pictures: bool = False,
     resume: bool = False,
     devices: str | int = "auto",
     time_limit: float | None = None,
@@ -40,26 +50,37 @@ def train_one(
 ) -> dict[str, Any]:
     """Train a spec from its first weights, or the saved model in a folder further, and save it to `out`/model.
 
-    config: what `TrainConfig` takes (`steps` is needed); its seed is that of weights, data and order. task, options:
-    options of the data's task and of their opener. changes: overrides of the spec. Returns the content of
-    `out`/result.json. A saved model sees the data at its own size, normalised as those of its first training; a saved
-    classifier gets a fresh last layer where the classes are others. Unwritable where `out` holds another run.
+    config: what `TrainConfig` takes (`steps` is needed, unless `epochs` are given); its seed is that of weights, data
+    and order. task, options: options of the data's task and of their opener. changes: overrides of the spec. weights:
+    published ones, for a spec. image_size: of the images, to which a trained model is resized. drop_path: stochastic
+    depth of the last block. workers: processes that prepare batches. pictures: whether curves, augmented images and
+    predictions are drawn into `out`/pictures. Returns the content of `out`/result.json. A trained model sees the data
+    at its own size, normalised as those of its first training; a classifier gets a fresh last layer where the classes
+    are others. Unwritable where `out` holds another run.
     """
     out = Path(out)
     if not resume and (out / RESULT).exists():
         raise Unwritable(f"{out} holds a run already; choose another place, or go on with resume")
-    settled = TrainConfig.of(config)
+    given = config.model_dump(exclude_unset=True) if isinstance(config, TrainConfig) else dict(config)
+    if epochs is not None and "steps" in given:
+        raise BadSpec("steps and epochs both say how long to train; give one of them")
+    settled = TrainConfig.of(given if epochs is None else given | {"steps": LONGEST})
+    options = dict(options or {})
     with torch.random.fork_rng():
         torch.manual_seed(settled.seed)
-        if isinstance(model, Mapping):
-            net, data, chosen = _fresh(model, source, settled.seed, task or {}, changes or {}, options or {})
-        elif changes:
-            raise BadSpec(f"{model} is built as it was saved; its spec cannot be changed")
+        if isinstance(model, Mapping) and weights is None:
+            options |= {} if image_size is None else {"image_size": image_size}
+            net, data, chosen = _fresh(model, source, settled.seed, task or {}, changes or {}, options, drop_path)
         else:
-            net, data, chosen = _further(model, source, settled.seed, task or {}, options or {})
+            net = loaded(model, weights=weights, img_size=image_size, drop_path=drop_path, changes=changes)
+            data, chosen = fitted(net, source, seed=settled.seed, task=task or {}, options=options)
+    if epochs is not None:
+        settled = TrainConfig.of(given | {"steps": steps_of(epochs, data, chosen, settled.batch_size)})
+    if pictures and is_first(devices):
+        draw.before(data, out)
     result = train(
-        net, data, chosen, settled, folder=out / TRAINING, resume=resume, devices=devices, time_limit=time_limit,
-        quiet=quiet,
+        net, data, chosen, settled, folder=out / TRAINING, resume=resume, devices=devices, workers=workers,
+        time_limit=time_limit, quiet=quiet,
     )  # fmt: skip
     net.extra = chosen.extra(data)
     found = {
@@ -79,32 +100,26 @@ def train_one(
     if is_first(devices):
         net.save_pretrained(out / MODEL)
         write_json(out / RESULT, found)
+        if pictures:
+            draw.after(net, data, chosen, result, out)
     return found
+
+
+def steps_of(epochs: float, data: Any, task: Task, batch_size: int) -> int:
+    """Training steps of so many epochs."""
+    length = task.options().get("length")
+    one = data.steps_per_epoch(batch_size) if length is None else data.steps_per_epoch(batch_size, length)
+    return max(1, round(epochs * one))
 
 
 def _fresh(
     spec: Mapping[str, Any], source: Any, seed: int, task: Mapping[str, Any], changes: Mapping[str, Any],
-    options: Mapping[str, Any],
+    options: Mapping[str, Any], drop_path: float | None,
 ) -> tuple[Model, Any, Task]:  # fmt: skip
     """A model with its first weights, fitted to the data."""
-    resolved = model_spec(spec, override=changes or None)
+    resolved = model_spec(spec, override=changes or None, drop_path_rate=drop_path)
     data = open_data(source, seed=seed, **options) if isinstance(source, str | Path) else source
     check_overruled(changes, data)
     chosen = task_of({"kind": data.task, **task})
     with sized_by(data):
         return create_model(chosen.fit_spec(resolved, data)), data, chosen
-
-
-def _further(
-    folder: str | Path, source: Any, seed: int, task: Mapping[str, Any], options: Mapping[str, Any]
-) -> tuple[Model, Any, Task]:
-    """A saved model, and the data as it has learned to see such."""
-    net = Model.from_pretrained(folder)
-    data = open_for(net, source, seed=seed, options=options)
-    learned = net.extra.get("task")
-    before = learned if isinstance(learned, Mapping) and learned.get("kind") == data.task else {}
-    chosen = task_of({"kind": data.task, **before, **task})
-    chosen.check(data)
-    if chosen.kind == "classify" and net.extra.get("classes") != list(data.classes):
-        net.reset_classifier(data.num_classes)
-    return net, data, chosen

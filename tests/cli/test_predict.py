@@ -61,7 +61,7 @@ def test_an_exported_model_says_the_same(exported: Path, ask: Ask, monkeypatch: 
 
 @pytest.mark.usefixtures("shop")
 def test_broken_images_stop_or_are_said(ask: Ask, refused: Callable[..., str]) -> None:
-    assert "0 broken.png" in refused("predict", "image", "mixed")
+    assert "0 broken.png" in refused("predict", "image", "mixed", "--stop-at-broken")
     found = rows(ask("predict", "image", "mixed", "--skip-broken", "--top", 2).out)
     assert len(found) == len(NAMES) + 1
     assert "truncated" in found[0]["error"]
@@ -86,7 +86,7 @@ def test_into_a_file(name: str, ask: Ask, tmp_path: Path) -> None:
 def test_a_failure_leaves_the_file_that_was_there(refused: Callable[..., str], tmp_path: Path) -> None:
     out = tmp_path / "rows.csv"
     out.write_text("before")
-    refused("predict", "image", "mixed", "--out", out)
+    refused("predict", "image", "mixed", "--stop-at-broken", "--out", out)
     assert [file.name for file in tmp_path.iterdir()] == ["rows.csv"]
     assert out.read_text() == "before"
 
@@ -155,3 +155,40 @@ def test_a_folder_in_the_place_of_the_file(shop: Path, tmp_path: Path, refused: 
     (tmp_path / "pipe.csv").symlink_to("/dev/full")
     assert "device" in refused("predict", "image", "photos", "--out", tmp_path / "pipe.csv")
     assert shop.is_dir()
+
+
+@pytest.mark.usefixtures("shop")
+def test_broken_files_are_counted_and_said(ask: Ask, refused: Callable[..., str], tmp_path: Path) -> None:
+    answer = ask("predict", "image", "mixed", "--out", tmp_path / "rows.csv")
+    assert answer.code == 0
+    assert answer.err.startswith("1 of 6 files could not be read: mixed/0 broken.png")
+    assert len(rows((tmp_path / "rows.csv").read_text())) == 6
+    for name in ("a", "b"):
+        (tmp_path / "broken" / name).mkdir(parents=True)
+        (tmp_path / "broken" / name / "0.png").write_bytes(b"none")
+    assert "none of 2 files could be read" in refused(
+        "predict", "image", tmp_path / "broken", "--out", tmp_path / "n.csv"
+    )
+    assert not (tmp_path / "n.csv").exists()
+
+
+@pytest.mark.usefixtures("shop")
+def test_folders_named_like_classes_say_what_is_right(ask: Ask, refused: Callable[..., str], tmp_path: Path) -> None:
+    import shutil
+
+    from PIL import Image
+
+    for file, label in (("0", "0"), ("1", "1"), ("2", "7")):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        shutil.copy(f"photos/deep/{file}.png", tmp_path / "photos" / label / f"{file}.png")
+    place = ["--out", tmp_path / "rows.csv", "--sheet", tmp_path / "sheet.png"]
+    found = ask("predict", "image", tmp_path / "photos", *place, "--json").json
+    given = rows((tmp_path / "rows.csv").read_text())
+    right = sum(Path(row["file"]).parent.name == row["class"] for row in given)
+    assert found == {"out": str(place[1]), "rows": 3, "accuracy": right / 3, "labelled": 3}
+    assert right < 3
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        red = sum(num for num, colour in sheet.convert("RGB").getcolors(1 << 20) if colour == (0xC6, 0x28, 0x28))
+    assert red > 500 * (3 - right)
+    assert "for classes of images" in refused("predict", "text", "words.txt", "--sheet", tmp_path / "other.png")
+    assert "--sheet is a file" in refused("predict", "image", "photos", "--sheet", "sheet.txt")

@@ -220,3 +220,54 @@ def test_where_a_run_on_the_folder_here_goes(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path / "photos.v1" / "inner")
     assert run_folder(".", "fit") == "runs/inner"
     assert run_folder("..", "fit") == run_folder("../", "fit") == "runs/photos.v1"
+
+
+def test_tuning_from_the_command_line(made: Path, ask: Ask, tmp_path: Path, refused: Callable[..., str]) -> None:
+    """A saved model on a folder of other classes, with augmentation, a teacher and pictures."""
+    pictures(tmp_path / "data", ("cat", "dog"), 8, size=24)
+    teacher, pupil = tmp_path / "teacher", tmp_path / "pupil"
+    tune = ["train", made / "image", tmp_path / "data", "--epochs", 2, "--batch-size", 4, "--layer-decay", 0.7]
+    more = ["--image-size", 12, "--drop-path", 0.1, "--augment", "deit", "--set", "data.augment.crop=[0.5,1.0]"]
+    facts = ask(*tune, *more, "--out", teacher, "--json").json
+    assert facts["config"]["layer_decay"] == 0.7
+    assert facts["data"]["augmentation"]["crop"] == [0.5, 1.0]
+    assert facts["data"]["augmentation"]["cutmix"] == 1.0
+    assert facts["resolved"]["stem"]["img_size"] == 12
+    assert {file.name for file in (teacher / "pictures").iterdir()} == {
+        "augmented.png",
+        "curves.png",
+        "predictions.png",
+    }
+    learn = ["train", made / "image.yaml", tmp_path / "data", *SHORT, "--image-size", 12, "--set", "data.in_chans=1"]
+    facts = ask(
+        *learn, "--teacher", teacher, "--set", "train.distill.alpha=0.3", "--no-pictures", "--out", pupil, "--json"
+    )
+    assert facts.json["config"]["distill"]["alpha"] == 0.3
+    assert not (pupil / "pictures").exists()
+    strange = ["--teacher", made / "image", "--out", tmp_path / "other"]
+    assert "has not learned the class 'cat'" in refused(*learn, *strange)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["image.yaml", "digits", *SHORT, "--augment", "strong"], "no preset is called 'strong'"),
+        (["image.yaml", "digits", *SHORT, "--set", "data.augment.crop=3"], "augment.crop"),
+        (["image.yaml", "digits", *SHORT, "--layer-decay", "2"], "less than or equal to 1"),
+        (["image.yaml", "digits", *SHORT, "--teacher", "nosuch"], "nothing to teach"),
+        (
+            ["image.yaml", "digits", *SHORT, "--teacher", "image", "--set", "train.distill.form=firm"],
+            "'soft' or 'hard'",
+        ),
+        (["image.yaml", "digits", *SHORT, "--epochs", "2"], "steps and epochs"),
+        (["vit_tiny", "digits", *SHORT, "--weights", "nosuch.pth"], "nosuch.pth does not exist"),
+        (["image", "digits", *SHORT, "--weights", "nosuch.pth"], "brings its own weights"),
+        (["image", "digits", *SHORT, "--image-size", "9"], "9"),
+        (["image", "digits", *SHORT, "--drop-path", "3"], "--drop-path"),
+        (["text", "words.txt", *SHORT, "--image-size", "9"], "takes no images"),
+        (["text.yaml", "words.txt", *SHORT, "--teacher", "text"], "teachers are for classify"),
+    ],
+)
+@pytest.mark.usefixtures("shop")
+def test_mistakes_in_tuning(arguments: list[str], says: str, tmp_path: Path, refused: Callable[..., str]) -> None:
+    assert says in refused("train", *arguments, "--out", tmp_path / "run")
