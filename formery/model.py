@@ -34,6 +34,7 @@ from .spec import short as in_short
 LAST = [(r"^head\.norm", (99999,)), (r"^head", (100000,))]
 """timm's number for what goes with the last block; the classifier stands above it, as in timm's models."""
 
+
 class Model(nn.Module):
     """Images (B, C, H, W) to scores (B, classes), or tokens (B, L) to scores (B, L, vocab), as the spec's head says.
 
