@@ -14,6 +14,8 @@ from formery.training import load_recipe, run_recipe
 from formery.training.recipes import RESULT, changed, parse
 
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+IMAGENET = sorted((Path(__file__).parents[2] / "recipes" / "imagenet").glob("*.yaml"))
+SMALLEST = {"convnext_tiny": "convnext_atto", "vit_small": "vit_tiny"}
 
 SMALL = """
 title: Digits in a second
@@ -163,6 +165,11 @@ def test_shipped_recipes_run(shipped, tmp_path):
     recipe = load_recipe(shipped)
     assert parse(from_yaml(to_yaml(recipe.model_dump(mode="json", exclude_none=True)))) == recipe
     small = {"train.steps": 2, "train.batch_size": 2, "train.warmup": 0, "train.eval_every": 2, "test": False}
+    if "saved" in recipe.model:
+        first = shipped.with_name(f"{Path(recipe.model['saved']).name}.yaml")
+        run_recipe(first, tmp_path / "first", small, quiet=True)
+        small["model.saved"] = str(tmp_path / "first")
+        small["train.head_only"] = 1
     small |= {"task": {"kind": "language", "length": 16}} if task_of(recipe.task).kind == "language" else {}
     result = run_recipe(recipe, tmp_path / "out", small, quiet=True)
     assert result.facts["steps"] == 2
@@ -173,5 +180,39 @@ def test_shipped_recipes_run(shipped, tmp_path):
     assert bar != bound
 
 
+@pytest.mark.parametrize("shipped", IMAGENET, ids=lambda p: p.stem)
+def test_recipes_for_imagenet_start(shipped, tmp_path):
+    """On drawn images in folders as ImageNet's, with the smallest model of the family."""
+    from formery.data.shapes import write_shapes
+
+    recipe = load_recipe(shipped)
+    assert recipe.spec()["name"] == shipped.stem == recipe.model["name"]
+    assert recipe.config.steps * recipe.config.batch_size == pytest.approx(300 * 1281167, rel=1e-4)
+    for part, seed in (("train", 0), ("val", 1)):
+        write_shapes(tmp_path / "images" / part, 4, size=40, seed=seed, kinds=["disc", "star4"])
+    small = {"train.steps": 1, "train.batch_size": 4, "train.accumulate": 2, "train.warmup": 0, "train.eval_every": 1}
+    small |= {"data.source": str(tmp_path / "images"), "data.image_size": 32, "data.crop_from": 36}
+    result = run_recipe(recipe, tmp_path / "out", small | {"model.name": SMALLEST[shipped.stem]}, quiet=True)
+    assert result.facts["steps"] == 1
+    assert result.facts["data"]["augmentation"]["cutmix"] == 1.0
+    assert result.facts["data"]["splits"]["train"] < 8  # a part to test by is dealt out of it
+    with pytest.raises(UnknownName, match="no data are called 'imagenet', and there is no such file or folder"):
+        run_recipe(recipe, tmp_path / "none", quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"model.saved": "nowhere"}, BadFile, r"model\.saved: nowhere does not exist; run the recipe"),
+        ({"model.body.depth": 3}, BadSpec, "built as it was saved"),
+        ({"model": {"saved": "x", "name": "vit_tiny"}}, BadSpec, "no such entry|stem, body and head"),
+    ],
+)
+def test_trained_models_of_recipes_are_checked(change, error, message, tmp_path):
+    tuned = next(path for path in SHIPPED if path.stem == "shapes_tuned")
+    with pytest.raises(error, match=message):
+        run_recipe(tuned, tmp_path / "out", change, quiet=True)
+
+
 def test_there_are_recipes():
-    assert {path.stem for path in SHIPPED} >= {"digits_small", "pydoc_small"}
+    assert {path.stem for path in SHIPPED} >= {"digits_small", "pydoc_small", "shapes_scratch", "shapes_tuned"}
