@@ -21,7 +21,7 @@ def layers_of(model: nn.Module) -> tuple[dict[str, int], int]:
     The matcher is timm's: regular expressions by kind, in order of depth; a match is placed by the numbers it captures
     and by those beside it; what none matches lies above all. BadSpec where the model has no matcher.
     """
-    matcher = getattr(model, "group_matcher", None)
+    matcher: Any = getattr(model, "group_matcher", None)
     if matcher is None:
         raise BadSpec("layer_decay needs to know the model's layers: it has no group_matcher; leave layer_decay out")
     rules = list(_rules(matcher()))

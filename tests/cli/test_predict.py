@@ -140,7 +140,7 @@ def test_bits_of_texts(ask: Ask, tmp_path: Path) -> None:
         (["image", "photos", "--out", "/proc/nosuch.csv"], "cannot write"),
         (["text", "one.txt"], "at least 2"),
         (["text", "empty"], "holds no files"),
-        (["text", "photos"], "no text"),
+        (["text", "photos", "--stop-at-broken"], "no text"),
         (["text", "words.txt", "--top", "2"], "language model"),
     ],
 )
