@@ -31,9 +31,6 @@ from .parts.stems.tokens import Tokens
 from .spec import Node, Place, build, count, override, parse, resolve
 from .spec import short as in_short
 
-LAST = [(r"^head\.norm", (99999,)), (r"^head", (100000,))]
-"""timm's number for what goes with the last block; the classifier stands above it, as in timm's models."""
-
 
 class Model(nn.Module):
     """Images (B, C, H, W) to scores (B, classes), or tokens (B, L) to scores (B, L, vocab), as the spec's head says.
@@ -412,7 +409,8 @@ class Model(nn.Module):
                 *groups,
                 (rf"{stage}\.(?:fusions|leaving|returning)", (9999,)),
                 (r"^body\.stages\.(\d+)", (0,)),
-                *LAST,
+                (r"^head\.norm", (99999,)),  # timm's number for what goes with the last block
+                (r"^head", (100000,)),
             ],
         }
 

@@ -19,7 +19,6 @@ from torch.nn import functional as F
 from ..errors import BadData, BadFile, BadSpec
 from ..files import atomic
 from ..model import Model
-from ..tasks.outputs import fused
 from . import facts
 from .deploy.opening import REPORT, Deployed, opened
 from .onnx_model import OnnxModel
@@ -127,7 +126,7 @@ def _chances(model: nn.Module, images: Tensor, num_classes: int) -> Tensor:
 
 def _scores(model: nn.Module, inputs: Tensor) -> Tensor:
     with torch.inference_mode():
-        found = fused(model(inputs))
+        found: Tensor = model(inputs)
     return found.float()
 
 

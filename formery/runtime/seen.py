@@ -29,6 +29,7 @@ class Seen:
         self.reason = ""
         self._mistakes: list[tuple[float, int, dict[str, Any]]] = []
         self._others: list[dict[str, Any]] = []
+        self._apart = 1
 
     def watch(self, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """The rows as they come; BadData behind the last one where not a single file could be read."""
@@ -52,8 +53,10 @@ class Seen:
             heapq.heappush(self._mistakes, (row["probability"], -self.rows, row))
             if len(self._mistakes) > MOST // 2:
                 heapq.heappop(self._mistakes)
-        elif len(self._others) < MOST:
+        elif self.rows % self._apart == 0:
             self._others.append(row)
+            if len(self._others) == 2 * MOST:  # from all that has gone by, evenly
+                self._others, self._apart = self._others[1::2], 2 * self._apart
 
     def truth(self, row: Mapping[str, Any]) -> str | None:
         """The class that a file's folder names."""
@@ -75,7 +78,8 @@ class Seen:
         mistakes = [row for _, _, row in sorted(self._mistakes, reverse=True)]
         preprocess = facts.read(facts.ImageFacts, self.extra).preprocess.model_dump()
         cells: list[Cell] = []
-        for row in (mistakes + self._others)[:MOST]:
+        left = min(MOST - len(mistakes), len(self._others))
+        for row in mistakes + [self._others[i * len(self._others) // left] for i in range(left)]:
             file, truth = Path(row["file"]), self.truth(row)
             good = truth == row["class"]
             said = f"{row['class']} {100 * row['probability']:.0f}%" + (

@@ -20,8 +20,7 @@ BINS = 15
 class Classify(Task):
     """Cross entropy over classes, its targets smoothed by `label_smoothing` in training (arXiv 1512.00567, section 7).
 
-    Targets are labels (B,) or, where images are mixed, shares of the classes (B, classes). A head with two outputs
-    (`scores` and `distilled`) learns the labels with both, and is judged by their mean (arXiv 2012.12877, section 4).
+    Targets are labels (B,) or, where images are mixed, shares of the classes (B, classes).
 
     Judged by accuracy, macro F1, mean cross entropy in nats (never smoothed) and the expected calibration error over 15
     bins of confidence (arXiv 1706.04599, equation 3).
@@ -40,7 +39,7 @@ class Classify(Task):
     def check_model(self, model: nn.Module, data: Any) -> None:
         images, labels = self.train_batch(data, 0, 1)
         with judging(model, None) as place:
-            _check_scores(fused(model(images.to(place, _dtype(model)))), labels, data.num_classes)
+            _check_scores(model(images.to(place, _dtype(model))), labels, data.num_classes)
 
     def head_spec(self, data: Any) -> dict[str, Any]:
         self.check(data)
@@ -99,7 +98,7 @@ class Classify(Task):
             dtype = _dtype(model)
             for images, labels in part.batches(batch_size):
                 images, labels = images.to(place, dtype), labels.to(place)
-                scores = fused(model(images)).float()
+                scores = model(images).float()
                 _check_scores(scores, labels, num_classes)
                 metrics.update(scores.softmax(-1), labels)
                 mean_loss.update(F.cross_entropy(scores, labels), len(labels))

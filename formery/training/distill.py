@@ -16,7 +16,7 @@ from ..measure.inputs import nominal_shape
 from ..model import Model
 from ..saving import tensors_of
 from ..tasks.classify import Classify
-from ..tasks.outputs import both, fused
+from ..tasks.distillation import distillation_loss
 from ..tasks.task import Batch, Task
 from .checkpoint import digest
 from .options import Distillation
@@ -51,24 +51,17 @@ class Teacher:
         seen = images * self.scale + self.shift
         if self.size is not None and tuple(seen.shape[2:]) != self.size:
             seen = F.interpolate(seen, self.size, mode="bicubic", align_corners=False, antialias=True)
-        scores = fused(self.model(seen.to(next(self.model.parameters()).dtype))).float()
+        scores = self.model(seen.to(next(self.model.parameters()).dtype)).float()
         return scores if self.order is None else scores[:, self.order]
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """(1 - alpha) of the task's loss and alpha of the teacher's; a head with two outputs gives one for each."""
+        """(1 - alpha) of the task's loss and alpha of the teacher's; a head of two classifiers has one for each."""
         images, targets = batch
-        scores, distilled = both(model(images.to(next(model.parameters()).dtype)))
-        alpha = self.options.alpha
-        return (1 - alpha) * self.task.loss_of(scores, targets) + alpha * self.taught(distilled, images)
-
-    def taught(self, scores: Tensor, images: Tensor) -> Tensor:
-        """How far scores are from the teacher's: KL(teacher, pupil) heat^2, or cross entropy with its choice."""
-        wanted = self.scores(images)
-        if self.options.form == "hard":
-            return F.cross_entropy(scores.float(), wanted.argmax(1))
-        heat = self.options.temperature
-        ours, theirs = (F.log_softmax(s / heat, 1) for s in (scores.float(), wanted))
-        return F.kl_div(ours, theirs, reduction="batchmean", log_target=True) * heat**2
+        options, output = self.options, model(images.to(next(model.parameters()).dtype))
+        return distillation_loss(
+            output, targets, self.scores(images), kind=options.form, share=options.alpha,
+            temperature=options.temperature, label_smoothing=self.task.label_smoothing,
+        )  # fmt: skip
 
 
 def _statistics(facts: Mapping[str, Any]) -> tuple[Tensor, Tensor]:

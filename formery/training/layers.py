@@ -52,9 +52,10 @@ def _place(name: str, rules: list[tuple[int, re.Pattern[str], tuple[float, ...]]
 
 def head_of(model: nn.Module) -> set[nn.Parameter]:
     """The parameters of the head; BadSpec where there is none to be found, or none to train."""
-    head = getattr(model, "head", None)
-    if not isinstance(head, nn.Module) and hasattr(model, "get_classifier"):
-        head = model.get_classifier()
+    head: Any = getattr(model, "head", None)
+    classifier: Any = getattr(model, "get_classifier", None)
+    if not isinstance(head, nn.Module) and classifier is not None:
+        head = classifier()
     found = {p for p in head.parameters() if p.requires_grad} if isinstance(head, nn.Module) else set()
     if not found:
         raise BadSpec("head_only: the model has no head with parameters to train; leave head_only out")

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ..data.sheet import INK, RIGHT, WRONG, Cell, sheet
 from ..files import atomic
-from ..tasks.outputs import fused
 from ..tasks.task import SHARE, Task, judging
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ def predictions(model: torch.nn.Module, data: Any, path: Path, *, most: int = MO
         dtype = next(model.parameters()).dtype
         at = 0
         for images, labels in part.batches(256):
-            chances = fused(model(images.to(place, dtype))).float().softmax(-1).cpu()
+            chances = model(images.to(place, dtype)).float().softmax(-1).cpu()
             values, places = chances.max(-1)
             for row in range(len(labels)):
                 guess, label = int(places[row]), int(labels[row])

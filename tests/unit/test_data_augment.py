@@ -16,7 +16,7 @@ from formery.data.augment.operations import OPERATIONS
 from formery.data.augment.policies import NAMES, Policy, policy_of
 from formery.data.shapes import KINDS, shapes
 from formery.errors import BadSpec
-from formery.tasks import task_of
+from formery.tasks.distillation import from_labels
 
 AMOUNTS = {
     "translate_x": [0.3, -0.2, 0.1, -0.45],
@@ -137,14 +137,13 @@ def test_weights_are_drawn_from_beta(alpha):
 
 
 def test_soft_targets_are_smoothed_like_hard_ones():
-    task = task_of({"kind": "classify", "label_smoothing": 0.2})
     scores, labels = torch.randn(5, 3), torch.tensor([0, 1, 2, 1, 0])
-    hard = task.loss_of(scores, labels)
-    soft = task.loss_of(scores, torch.nn.functional.one_hot(labels, 3).float())
+    hard = from_labels(scores, labels, 0.2)
+    soft = from_labels(scores, torch.nn.functional.one_hot(labels, 3).float(), 0.2)
     torch.testing.assert_close(hard, soft)
     mixed = torch.tensor([[0.3, 0.7, 0.0]]).expand(5, 3)
-    wanted = 0.3 * task.loss_of(scores, torch.zeros(5).long()) + 0.7 * task.loss_of(scores, torch.ones(5).long())
-    torch.testing.assert_close(task.loss_of(scores, mixed), wanted)
+    first, second = (from_labels(scores, torch.full((5,), k), 0.2) for k in (0, 1))
+    torch.testing.assert_close(from_labels(scores, mixed, 0.2), 0.3 * first + 0.7 * second)
 
 
 def test_images_are_repeated_within_a_batch():
