@@ -175,7 +175,7 @@ UNSEEN = frozenset(
         *("kind", "position", "theta", "fraction", "interleaved", "eps", "heads", "window", "qk_norm_over", "negative"),
         *("order", "pool", "activation", "size", "stride", "padding", "scale", "tie", "top", "renormalise"),
         *("factor", "trained", "fast", "slow", "truncate", "gain", "low", "high"),
-        *("groups", "min_step", "max_step", "selective"),
+        *("shift", "interval", "published", "scaling", "groups", "min_step", "max_step", "selective"),
     )
 )
 """Options that change what a model computes and that the shapes of its weights cannot show."""
@@ -305,7 +305,10 @@ def _bound_rows(model: Model) -> list[tuple[str, int, tuple[int, ...], int]]:
     found = []
     size = model.resolved["stem"].get("img_size", 0)
     side = size if isinstance(size, int) else size[0]
+    local = tuple(f"{path}." for path, mixer in model.mixers() if mixer.local)
     for path, module in model.named_modules():
+        if f"{path}.".startswith(local):
+            continue
         for name in getattr(module, "resizes", {}):
             grid = tuple(module.grid)
             found.append((f"{path}.{name}", torch.Size(grid).numel(), grid, max(1, side // max(1, grid[0]))))

@@ -1,4 +1,4 @@
-"""What follows from one tensor, worked out once."""
+"""What follows from tensors that seldom change, worked out once."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ T = TypeVar("T")
 
 
 class Remembered(Generic[T]):
-    """What `work` makes of a weight, kept until the weight changes.
+    """What `work` makes of a weight, or of several, kept until one of them changes.
 
     A change is seen by the tensor itself, its version, place, shape and dtype; one made behind torch's back (through
     `.data` or numpy) is not. Copies and pickles are empty.
     """
 
-    def __init__(self, work: Callable[[Tensor], T]) -> None:
+    def __init__(self, work: Callable[..., T]) -> None:
         self.work = work
         self.drop()
 
@@ -28,24 +28,30 @@ class Remembered(Generic[T]):
         """Give the memory back."""
         self._key: tuple[object, ...] | None = None
         self._weight: Tensor | None = None
+        self._others: tuple[Tensor, ...] = ()  # held, so that none of their ids is given to another tensor
         self._made: T | None = None
 
-    def of(self, weight: Tensor) -> T | None:
-        """What was made of `weight`; None for an inference tensor, whose changes cannot be seen."""
+    def of(self, weight: Tensor, *others: Tensor) -> T | None:
+        """What was made of the weights; None with an inference tensor, whose changes cannot be seen."""
         if weight.is_inference():
             return None
-        key = (weight._version, weight.data_ptr(), weight.shape, weight.stride(), weight.dtype)
+        key: tuple[object, ...] = (weight._version, weight.data_ptr(), weight.shape, weight.stride(), weight.dtype)
+        if others:
+            if any(other.is_inference() for other in others):
+                return None
+            key += tuple((id(w), w._version, w.data_ptr(), w.shape, w.stride(), w.dtype) for w in others)
         if weight is not self._weight or key != self._key:
-            self._made = self.work(weight.detach())
-            self._weight, self._key = weight, key
+            with torch.inference_mode(False), torch.no_grad():  # what is kept serves outside of that mode as well
+                self._made = self.work(weight.detach(), *(other.detach() for other in others))
+            self._weight, self._others, self._key = weight, others, key
         return self._made
 
-    def __call__(self, weight: Tensor) -> T:
-        """The same of any tensor: worked out on the spot where gradients pass, or where somebody watches."""
+    def __call__(self, weight: Tensor, *others: Tensor) -> T:
+        """The same of any tensors: worked out on the spot where gradients pass, or where somebody watches."""
         if torch.is_grad_enabled() or not weight.is_cpu or watched() or torch._C._len_torch_dispatch_stack() > 0:
-            return self.work(weight)
-        made = self.of(weight)
-        return self.work(weight) if made is None else made
+            return self.work(weight, *others)
+        made = self.of(weight, *others)
+        return self.work(weight, *others) if made is None else made
 
-    def __reduce__(self) -> tuple[type[Remembered[T]], tuple[Callable[[Tensor], T]]]:
+    def __reduce__(self) -> tuple[type[Remembered[T]], tuple[Callable[..., T]]]:
         return Remembered, (self.work,)

@@ -44,9 +44,11 @@ from formery.rewrites.drop import Drop
 from tests.unit import (
     claims_broken_caformer,
     claims_broken_convolutions,
+    claims_broken_crossformer,
     claims_broken_crossvit,
     claims_broken_efficientformer,
     claims_broken_nextvit,
+    claims_broken_swin,
     claims_broken_uniformer,
 )
 from tests.unit.claims_broken import BROKEN, Break, forgetful_cache
@@ -240,6 +242,8 @@ BREAKS: list[tuple[Check, Break]] = [
     *claims_broken_nextvit.BROKEN,
     *claims_broken_crossvit.BROKEN,
     *claims_broken_efficientformer.BROKEN,
+    *claims_broken_crossformer.BROKEN,
+    *claims_broken_swin.BROKEN,
     *claims_broken_uniformer.BROKEN,
     *claims_broken_convolutions.BROKEN,
     (metaformer.identity_trains, hardly_trained),

@@ -49,7 +49,11 @@ def test_sublayers_are_mixers_and_channel_mixers_under_names_of_their_own() -> N
     [
         ("mixer", "poolin", "no mixer is called 'poolin'; did you mean pooling?"),
         ("norm", "layers", "no norm is called 'layers'; did you mean layer?"),
-        ("merge", "zzz", "no merge is called 'zzz'; there are: conv, convolved_attention, patch_merging, pooling"),
+        (
+            "merge",
+            "zzz",
+            "no merge is called 'zzz'; there are: conv, convolved_attention, cross_scale, patch_merging, pooling",
+        ),
     ],
 )
 def test_unknown_names_are_explained(role: str, name: str, message: str) -> None:

@@ -19,7 +19,14 @@ SMALL: dict[str, dict[str, Any]] = {
     **{name: {"img_size": 64} for name in ("poolformer_s12", "convnext_atto", "vit_tiny", *STUDIES)},
     **{
         name: {"img_size": 64}
-        for name in ("crossvit_tiny", "uniformer_small", "efficientformer_l1", "efficientformerv2_s0")
+        for name in (
+            "crossvit_tiny",
+            "uniformer_small",
+            "efficientformer_l1",
+            "efficientformerv2_s0",
+            "swinv2_tiny_w8",
+            "crossformerpp_s",
+        )
     },
     "decoder_tiny": {},
     "mamba_tiny": {},

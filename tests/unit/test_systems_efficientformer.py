@@ -10,7 +10,8 @@ import formery
 from formery.context import NOTHING
 from formery.errors import BadSpec, CannotRun
 from formery.parts.positions.distance_table import DistanceTable, distance_numbers, resize_distances
-from formery.parts.positions.relative_table import offset_numbers, resize_offsets
+from formery.parts.positions.offset_bias import offset_numbers
+from formery.parts.positions.relative_table import resize_offsets
 from formery.spec import Place, build
 
 NAMES = ("efficientformer_l1", "efficientformerv2_s0")

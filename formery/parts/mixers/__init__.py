@@ -19,6 +19,7 @@ INDEX = {
     "inverted_bottleneck": "inverted_bottleneck:InvertedBottleneck",
     "legendre_memory": "legendre_memory:LegendreMemory",
     "linear_attention": "linear_attention:LinearAttention",
+    "long_distance_attention": "long_distance_attention:LongDistanceAttention",
     "mamba": "mamba:Mamba",
     "mamba2": "mamba2:Mamba2",
     "multi_head_conv": "multi_head_conv:MultiHeadConv",
@@ -36,4 +37,6 @@ INDEX = {
     "squeeze_excite": "squeeze_excite:SqueezeExcite",
     "temporal_convolution": "temporal_convolution:TemporalConvolution",
     "test_time_memory": "test_time_memory:TestTimeMemory",
+    "window_attention": "window_attention:WindowAttention",
+    "window_mlp": "window_mlp:WindowMLP",
 }

@@ -11,14 +11,19 @@ from .norm import Norm
 
 
 class Layer(Norm):
-    """(x - mean) / sqrt(var + eps) * weight + bias, each token alone."""
+    """(x - mean) / sqrt(var + eps) * weight + bias, each token alone; the weights begin at `gain`.
+
+    Swin V2 (arXiv 2111.09883, section 3.2) begins at 0, so that fresh branches add nothing.
+    """
 
     EXAMPLES = ({}, {"bias": False}, {"affine": False})
 
-    def __init__(self, dim: int, *, eps: float = 1e-5, affine: bool = True, bias: bool = True) -> None:
+    def __init__(
+        self, dim: int, *, eps: float = 1e-5, affine: bool = True, bias: bool = True, gain: float = 1.0
+    ) -> None:
         super().__init__()
         self.shape, self.eps = (dim,), eps
-        self.weight = nn.Parameter(torch.ones(dim)) if affine else None
+        self.weight = nn.Parameter(torch.full((dim,), gain)) if affine else None
         self.bias = nn.Parameter(torch.zeros(dim)) if affine and bias else None
 
     def forward(self, x: Tensor, ctx: Context = NOTHING) -> Tensor:

@@ -3,6 +3,8 @@
 INDEX = {
     "distance_table": "distance_table:DistanceTable",
     "learned": "learned:Learned",
+    "log_offsets": "log_offsets:LogOffsets",
+    "offset_mlp": "offset_mlp:OffsetMLP",
     "relative_table": "relative_table:RelativeTable",
     "rope": "rope:RoPE",
     "rope_llama3": "rope_llama3:RoPELlama3",

@@ -13,7 +13,7 @@ from ...errors import BadSpec
 from ...ops.remembered import Remembered
 from ..part import Resize
 from ..resize import resize_grid
-from .relative_table import offsets
+from .offset_bias import offsets
 from .score_bias import ScoreBias
 
 

@@ -3,6 +3,7 @@
 INDEX = {
     "conv": "conv:ConvStem",
     "convs": "convs:Convs",
+    "cross_scale": "cross_scale:CrossScaleStem",
     "frame_convolutions": "frame_convolutions:FrameConvolutions",
     "frames": "frames:Frames",
     "patches": "patches:Patches",
