@@ -305,9 +305,9 @@ def _bound_rows(model: Model) -> list[tuple[str, int, tuple[int, ...], int]]:
     found = []
     size = model.resolved["stem"].get("img_size", 0)
     side = size if isinstance(size, int) else size[0]
-    local = tuple(f"{path}." for path, mixer in model.mixers() if mixer.local)
+    groups = tuple(f"{path}." for path, mixer in model.mixers() if mixer.grouped)
     for path, module in model.named_modules():
-        if f"{path}.".startswith(local):
+        if f"{path}.".startswith(groups):
             continue
         for name in getattr(module, "resizes", {}):
             grid = tuple(module.grid)

@@ -28,6 +28,7 @@ SMALL: dict[str, dict[str, Any]] = {
             "crossformerpp_s",
         )
     },
+    **{name: {"img_size": 64} for name in ("swinv2_tiny_w8", "crossformerpp_s")},
     "decoder_tiny": {},
     "mamba_tiny": {},
     "mamba2_hybrid_tiny": {},

@@ -59,7 +59,7 @@ class GroupAttention(Mixer):
     """
 
     grids: tuple[int, ...] = (2,)
-    local = True
+    grouped = True
     reads: tuple[str, ...] = ("qkv",)
     writes = ("out",)
     undecayed = ("log_factor",)

@@ -32,7 +32,7 @@ class Mixer(Part):
     """Whether its forget gates stay above the context's lower bound."""
     fixed_grid: bool = False
     """Whether its parameters fit one grid only."""
-    local: bool = False
+    grouped: bool = False
     """Whether the grid that tensors inside it are bound to is that of a window, and not that of the whole map."""
 
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:

@@ -38,7 +38,7 @@ class WindowMLP(Mixer):
 
     EXAMPLES = ({"window": 2, "heads": 4}, {"window": 3, "shift": True, "head_dim": 8})
     grids: tuple[int, ...] = (2,)
-    local = True
+    grouped = True
 
     def __init__(
         self,
