@@ -25,7 +25,7 @@ FEW, SHORT = 8, 512
 
 
 def reference(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-    """The definition: softmax(q k^T scale + mask) v for q (B, H, N, D), k (B, H, M, D), v (B, H, M, E), to (B, H, N, E).
+    """softmax(q k^T scale + mask) v for q (B, H, N, D), k (B, H, M, D), v (B, H, M, E), to (B, H, N, E).
 
     `mask` is added to the scores (B, H, N, M), over which its shape spreads.
     """
