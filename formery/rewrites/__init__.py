@@ -26,6 +26,7 @@ INDEX = {
     "drop": "drop:Drop",
     "fold": "fold:Fold",
     "reparameterize": "reparameterize:Reparameterize",
+    "tabulate": "tabulate:Tabulate",
 }
 
 

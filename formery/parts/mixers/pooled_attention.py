@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...context import NOTHING, Context, State
+from ...ops.softmax_attention import softmax_attention
 from ...spec import NormSpec, Place, build
 from ..dense import Dense
 from ..norms.norm import Norm
@@ -65,7 +66,7 @@ class PooledAttention(Mixer):
             pooled = self.norm(pooled, ctx)
         q = self._apart(self.q(x.flatten(1, -2)))
         k, v = (self._apart(part) for part in self.kv(pooled).chunk(2, dim=-1))
-        y = F.scaled_dot_product_attention(q, k, v)
+        y = softmax_attention(q, k, v, None, self.head_dim**-0.5)
         return self.out(y.transpose(1, 2).flatten(2)).view(x.shape)
 
     def _pooled(self, x: Tensor) -> Tensor:
