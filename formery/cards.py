@@ -55,6 +55,10 @@ class Card:
         own: dict[str, Any] = self.variants.get(variant, {}).get("preprocess", {})
         return PREPROCESS | self.data.get("preprocess", {}) | own
 
+    def modalities_of(self, variant: str) -> list[str]:
+        """What goes into a variant: what the card says, unless the variant says it of itself."""
+        return list(self.variants[variant].get("modalities", self.modalities))
+
     @property
     def claims(self) -> list[dict[str, Any]]:
         return list(self.data.get("claims", []))

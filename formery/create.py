@@ -26,9 +26,9 @@ def list_models(
 ) -> list[str]:
     """Names of published variants that match a glob and capabilities; imports neither torch nor any system.
 
-    `modality`: what goes in (image, text); `causal`: no token sees later ones; `streams`: any split of a sequence into
-    chunks gives the output of the whole. With `aliases`, timm's and the authors' names as well. UnknownName for a
-    modality that no model takes.
+    `modality`: what goes in (image, video, text); `causal`: no token sees later ones; `streams`: any split of a
+    sequence into chunks gives the output of the whole. With `aliases`, timm's and the authors' names as well.
+    UnknownName for a modality that no model takes.
     """
     known = sorted({kind for card in cards.cards().values() for kind in card.modalities})
     if modality is not None and modality not in known:
@@ -36,7 +36,7 @@ def list_models(
     names = []
     for name, card in cards.variants().items():
         facts = card.variants[name]
-        if modality is not None and modality not in card.modalities:
+        if modality is not None and modality not in card.modalities_of(name):
             continue
         if causal is not None and bool(facts.get("causal", False)) is not causal:
             continue

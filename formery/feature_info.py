@@ -23,7 +23,7 @@ class FeatureInfo(list[dict[str, Any]]):
         return self._pick("num_chs", idx)
 
     def reduction(self, idx: int | Sequence[int] | None = None) -> Any:
-        """Strides of the maps, in input steps."""
+        """Strides of the maps, in input steps; of a video along time, height and width."""
         return self._pick("reduction", idx)
 
     def module_name(self, idx: int | Sequence[int] | None = None) -> Any:

@@ -28,12 +28,14 @@ from .parts.positions.position import Position
 from .parts.several import Grids, Widths, each, several
 from .parts.stems.stem import Stem
 from .parts.stems.tokens import Tokens
+from .parts.strides import PerAxis
 from .spec import Node, Place, build, count, override, parse, resolve
 from .spec import short as in_short
 
 
 class Model(nn.Module):
-    """Images (B, C, H, W) to scores (B, classes), or tokens (B, L) to scores (B, L, vocab), as the spec's head says.
+    """Images (B, C, H, W) or videos (B, C, T, H, W) to scores (B, classes), or tokens (B, L) to scores (B, L, vocab),
+    as the spec's head says.
 
     `spec` is what was asked for, `resolved` its canonical form, whose paths are the paths of the modules; `plans` are
     the rewrites performed since, and `extra` plain data that travels with the model (classes, preprocessing).
@@ -117,6 +119,9 @@ class Model(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
                 draw(module, std)
+        for module in self.modules():
+            if isinstance(module, Part):
+                module.first_values()
 
     # -------------------------------------------------------------------------------------------- facts
 
@@ -164,12 +169,15 @@ class Model(nn.Module):
     def feature_info(self) -> FeatureInfo:
         """Width, stride and module of each map that can be tapped, and its branch where tokens are several tensors.
 
-        Strides are rounded where a branch sees the image at another size (224 pixels of 240 in patches of 16: 17).
+        Strides are rounded where a branch sees the image at another size (224 pixels of 240 in patches of 16: 17); those
+        of a video are (time, height, width).
         """
         maps = []
         for info in self.body.feature_info():
             stride = several(self.stem.stride)[info.get("branch", 0) if isinstance(self.stem.stride, tuple) else 0]
-            maps.append(info | {"reduction": round(info["reduction"] * stride), "module": f"body.{info['module']}"})
+            total = info["reduction"] * stride
+            told = total.values if isinstance(total, PerAxis) else round(total)
+            maps.append(info | {"reduction": told, "module": f"body.{info['module']}"})
         return FeatureInfo(maps, self._taps())
 
     @property
@@ -178,19 +186,20 @@ class Model(nn.Module):
         stem = self.resolved["stem"]
         size = stem.get("img_size", 0)
         height, width = (size, size) if isinstance(size, int) else size
+        frames, visual = [stem["frames"]] if stem.get("frames") else [], self.modality in ("image", "video")
         card = cards.card_of_variant(self.name)
         published = cards.PREPROCESS if card is None else card.preprocess(self.name)
         pre = {**published, **self.extra.get("preprocess", {})}
         return {
             "architecture": self.name,
             "num_classes": self.num_classes,
-            "input_size": (stem.get("in_chans", 3), height, width),
-            "pool_size": grid if len(grid := tuple(self.body.grid)) == 2 and isinstance(grid[0], int) else None,
+            "input_size": (stem.get("in_chans", 3), *frames, height, width),
+            "pool_size": grid if len(grid := tuple(self.body.grid)) > 1 and isinstance(grid[0], int) else None,
             "mean": tuple(pre["mean"]),
             "std": tuple(pre["std"]),
             "interpolation": pre["interpolation"],
             "crop_pct": pre["crop_pct"],
-            "first_conv": each(lambda name: f"stem.{name}", self.stem.first) if self.modality == "image" else None,
+            "first_conv": each(lambda name: f"stem.{name}", self.stem.first) if visual else None,
             "classifier": next(
                 (f"head.{n}" for n in ("fc", "scores") if getattr(self.head, n, None) is not None), None
             ),

@@ -8,12 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..inflation import load_inflated
+from ..model import Model
 from ..spec import Place, build
+from ..systems.vision import uniformer
 from .check import Measured, Progress, check
 from .comparing import relative
 from .figures import counted
 
-__all__ = ["figures", "local_affinity"]
+__all__ = ["figures", "inflation", "local_affinity"]
 
 
 @check
@@ -41,6 +44,32 @@ def local_affinity(seed: int, progress: Progress) -> Measured:
             worst = max(worst, relative(mixer(x), by_offsets(mixer, x)))
     said = f"largest difference {worst:.1e} of the output's scale, on maps and videos"
     return Measured({"relative": worst}, worst <= 1e-5, said)
+
+
+FRAMES = 8
+
+
+@check
+def inflation(seed: int, progress: Progress) -> Measured:
+    """An image model's features, and the inflated video model's in every frame of a clip whose frames are all one."""
+    sizes = ([1, 1, 1, 1], [16, 24, 32, 32])
+    flat: Any = Model({"name": "uniformer", **uniformer.image(*sizes, head_dim=16)}).eval()
+    flat.init_weights(None)
+    with torch.no_grad():
+        for parameter in flat.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter) * parameter[0].numel() ** -0.5)
+    images = torch.randn(1, 3, 64, 64)
+    clip = images[:, :, None].repeat(1, 1, FRAMES, 1, 1)
+    found: dict[str, list[float]] = {}
+    for rule in ("centre", "mean"):
+        video: Any = Model({"name": "uniformer", **uniformer.video(*sizes, head_dim=16)}).eval()
+        load_inflated(video, flat.to_published(), rule=rule)
+        with torch.no_grad():
+            wanted, got = flat.forward_features(images), video.forward_features(clip)
+        found[rule] = [relative(got[:, :, t], wanted) for t in range(got.shape[2])]
+    centre, mean = max(found["centre"]), max(found["mean"])
+    said = f"largest difference over the frames {centre:.1e} by the centre, {mean:.2g} by the mean, of the scale"
+    return Measured(found, centre <= 1e-4 < mean, said)
 
 
 def by_offsets(mixer: Any, x: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ def command(
     role: str = typer.Option(
         "", "--role", "-r", help="List the parts of a role instead: mixer, channel, norm, stem, ..."
     ),
-    modality: str = typer.Option("", help="Only models of this modality: image, text, series."),
+    modality: str = typer.Option("", help="Only models of this modality: image, video, text, series."),
     causal: bool | None = typer.Option(
         None, "--causal/--not-causal", help="Only models whose tokens never see later ones."
     ),
@@ -92,7 +92,7 @@ def _row(name: str) -> dict[str, Any]:
     return {
         "name": name,
         "system": card.name,
-        "modalities": card.modalities,
+        "modalities": card.modalities_of(name),
         "params": facts.get("params"),
         "macs": facts.get("macs"),
         "causal": bool(facts.get("causal")),

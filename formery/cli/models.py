@@ -198,12 +198,13 @@ def hollow_model(subject: Subject, changes: dict[str, Any] | None = None) -> Mod
 
 
 def input_shape(model: Model, batch: int, size: int | None) -> tuple[int, ...]:
-    """The shape of a batch: images or series of the model's nominal size, or 128 tokens, unless `size` says another."""
-    if model.modality == "image":
+    """The shape of a batch: images, videos or series of the model's nominal size, or 128 tokens, unless `size` says
+    another."""
+    if model.modality in ("image", "video"):
         from ..measure.inputs import nominal_shape
 
-        _, channels, height, width = nominal_shape(model)
-        return (batch, channels, size or height, size or width)
+        _, channels, *frames, height, width = nominal_shape(model)
+        return (batch, channels, *frames, size or height, size or width)
     length = size or model.resolved["stem"].get("length") or 128
     return (batch, length) if model.stem.channels is None else (batch, length, model.stem.channels)
 

@@ -32,7 +32,7 @@ def register() -> list[str]:
         from timm.models import generate_default_cfgs, is_model, register_model
     except ImportError:
         raise MissingExtra("timm is not installed; pip install 'formery[timm]'") from None
-    known = {name: card for name, card in sorted(cards.variants().items()) if "image" in card.modalities}
+    known = {name: card for name, card in sorted(cards.variants().items()) if "image" in card.modalities_of(name)}
     default_cfgs.update(generate_default_cfgs({PREFIX + name: _facts(card, name) for name, card in known.items()}))
     for name in known:
         if not is_model(PREFIX + name):

@@ -59,7 +59,8 @@ def nominal_shape(model: nn.Module, batch: int = 1) -> tuple[int, ...]:
     if "img_size" in stem:
         size = stem["img_size"]
         height, width = (size, size) if isinstance(size, int) else size
-        return (batch, int(stem["in_chans"]), height, width)
+        frames = (int(stem["frames"]),) if stem.get("frames") else ()
+        return (batch, int(stem["in_chans"]), *frames, height, width)
     if model.stem.grid and model.stem.grid[0]:
         return (batch, *model.stem.grid, *(() if model.stem.channels is None else (model.stem.channels,)))
     raise BadSpec(f"{model.name} takes inputs of any length; give one, such as 1, 128")

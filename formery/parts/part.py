@@ -53,6 +53,9 @@ class Part(nn.Module):
     resizable: bool = True
     """Whether they can be carried over at all."""
 
+    def first_values(self) -> None:
+        """Set first values that a model's common rule for linears and convolutions does not give; called after it."""
+
     def reset_derived(self) -> None:
         """Make buffers that follow from the options (masks, tables) again; called after loading, and whenever the part
         is moved or cast, so that tables are never rounded twice."""

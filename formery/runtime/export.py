@@ -20,6 +20,7 @@ from ..extras import need
 from ..files import atomic
 from ..measure.running import evaluating
 from ..model import Model
+from ..parts.strides import per_axis
 from ..saving import formery_version
 from .onnx_model import METADATA, OnnxModel
 
@@ -70,14 +71,15 @@ class _Only(nn.Module):
 def example(model: Model, batch: int, size: int | Sequence[int] | None = None, seed: int = 0) -> Tensor:
     """Inputs that fit the model: normal images or series of its nominal size, or random tokens.
 
-    `size` is the side, or (height, width), of images, and the length of series and texts (48 where nothing says
-    another, or less where the model is bound).
+    `size` is the side, or (height, width), of images and videos, and the length of series and texts (48 where nothing
+    says another, or less where the model is bound).
     """
     generator = torch.Generator().manual_seed(seed)
-    if model.modality == "image":
-        channels, *nominal = model.default_cfg["input_size"]
-        height, width = (size, size) if isinstance(size, int) else size or nominal
-        return torch.randn(batch, channels, height, width, generator=generator).to(next(model.parameters()).dtype)
+    if model.modality in ("image", "video"):
+        channels, *frames, height, width = model.default_cfg["input_size"]
+        height, width = (size, size) if isinstance(size, int) else size or (height, width)
+        values = torch.randn(batch, channels, *frames, height, width, generator=generator)
+        return values.to(next(model.parameters()).dtype)
     assert size is None or isinstance(size, int)
     if model.modality == "series":
         steps = size or model.resolved["stem"].get("length") or 48
@@ -110,7 +112,7 @@ def export_onnx(model: Model, path: str | Path, *, dynamic: Dynamic = "batch", t
             found = [_difference(model, exported, other, tolerance) for other in others]
     return ExportReport(
         path=str(path),
-        inputs={"image": "images", "series": "series"}.get(model.modality, "tokens"),
+        inputs={"image": "images", "video": "videos", "series": "series"}.get(model.modality, "tokens"),
         dynamic=names,
         traced_shape=list(inputs.shape),
         checked_shapes=[list(other.shape) for other in others],
@@ -146,8 +148,8 @@ def _check(model: Model, dynamic: Dynamic) -> None:
         raise CannotExport(f"{model.name} has {size / 2**30:.1f} GiB of weights; an ONNX file holds less than 2")
     if dynamic not in ("batch", "all"):
         raise BadSpec(f"dynamic is 'batch' or 'all', got {dynamic!r}")
-    if dynamic == "all" and model.modality != "image":
-        raise BadSpec("any size is for images; the length of texts and series is free as it is")
+    if dynamic == "all" and model.modality not in ("image", "video"):
+        raise BadSpec("any size is for images and videos; the length of texts and series is free as it is")
     if dynamic == "all":
         for path, mixer in model.mixers():
             if mixer.fixed_grid:
@@ -158,16 +160,16 @@ def _shapes(model: Model, dynamic: Dynamic) -> tuple[list[str], dict[int, Any], 
     """Names of free axes, their marks for torch.export, inputs to trace, and others to check, the largest first."""
     marks: dict[int, Any] = {0: torch.export.Dim("batch")}
     inputs = example(model, 2)
-    if model.modality != "image":
+    if model.modality not in ("image", "video"):
         marks[1] = torch.export.Dim("length")
         lengths = (max(2, inputs.shape[1] - 11), 1)
         others = [example(model, 3, lengths[0], seed=1), example(model, 1, lengths[1], seed=2)]
         return ["batch", "length"], marks, inputs, others
     if dynamic == "batch":
         return ["batch"], marks, inputs, [example(model, 3, seed=1), example(model, 1, seed=2)]
-    marks |= {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
-    stride, (height, width) = model.feature_info[-1]["reduction"], inputs.shape[2:]
-    larger = example(model, 3, (height + stride, width + 2 * stride), seed=1)
+    marks |= {inputs.dim() - 2: torch.export.Dim.DYNAMIC, inputs.dim() - 1: torch.export.Dim.DYNAMIC}
+    strides, (height, width) = per_axis(model.feature_info[-1]["reduction"], inputs.dim() - 2), inputs.shape[-2:]
+    larger = example(model, 3, (height + strides[-2], width + 2 * strides[-1]), seed=1)
     return ["batch", "height", "width"], marks, inputs, [larger, example(model, 1, seed=2)]
 
 

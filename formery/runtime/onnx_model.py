@@ -64,7 +64,8 @@ class OnnxModel(nn.Module):
         nominal = self.facts.get("input_size")
         known = [batch, *nominal] if isinstance(nominal, list) and not self.whole_numbers else []
         default = LENGTH if self.whole_numbers else SIDE
-        sized = (1,) if self.whole_numbers else (2, 3)
+        axes = len(self.input_shape)
+        sized = (1,) if self.whole_numbers else (axes - 2, axes - 1) if axes == 5 else (2, 3)
         numbers: list[int] = []
         for axis, extent in enumerate(self.input_shape):
             asked = batch if axis == 0 else size if axis in sized else None

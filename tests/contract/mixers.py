@@ -97,8 +97,11 @@ def check_causality(subject: Subject) -> None:
 def check_later_tokens_are_seen(subject: Subject) -> None:
     """Whoever does not declare to be causal is not: promises are not dodged by declaring too little."""
     mixer, x = subject.make(), subject.tokens()
-    before = [mixer(tokens).flatten(1, -2)[:, :12] for tokens in (x, later_changed(x, 12))]
-    assert differ(before[1], before[0])
+    seen = []
+    for first in (12, 5):  # the second lies amid a row, for mixers that keep to rows
+        before = [mixer(tokens).flatten(1, -2)[:, :first] for tokens in (x, later_changed(x, first))]
+        seen.append(differ(before[1], before[0]))
+    assert any(seen)
 
 
 @promise(streams=("any", "segments"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from formery.errors import BadSpec
+from formery.parts.strides import per_axis
 from formery.spec import Place, build
 from tests.contract.everywhere import contract_of
 from tests.contract.subjects import DIM, OTHER_GRIDS, Promise, Subject, subjects
@@ -18,7 +19,8 @@ def check_grid_is_the_one_it_says(subject: Subject) -> None:
     merge = subject.make()
     for grid in (subject.grid, OTHER_GRIDS[len(subject.grid)], (8,) * len(subject.grid)):
         assert merge(subject.tokens(grid=grid)).shape == (2, *merge.new_grid(grid), OUT)
-    assert merge.new_grid((8,) * len(subject.grid)) == (8 // merge.stride,) * len(subject.grid)
+    strides = per_axis(merge.stride, len(subject.grid))
+    assert merge.new_grid((8,) * len(subject.grid)) == tuple(8 // stride for stride in strides)
 
 
 @MERGES.parametrize(subjects("merge", args=(DIM, OUT)))

@@ -11,6 +11,7 @@ from torch import Tensor
 from formery.context import NOTHING
 from formery.errors import CannotRun
 from formery.parts.several import grids, several
+from formery.parts.strides import PerAxis
 from tests.contract import common
 from tests.contract.common import close, joined
 from tests.contract.everywhere import check_spec
@@ -37,9 +38,9 @@ def raw(stem: Any, batch: int, size: int = SIZE) -> Tensor:
         return torch.randint(0, stem.vocab, (batch, size), generator=draw)
     if stem.modality == "series":
         return torch.randn(batch, size, stem.channels, generator=draw, dtype=torch.float64).to(_like(stem))
-    assert stem.modality == "image"
-    weight = next(stem.parameters())
-    return torch.randn(batch, 3, size, size, generator=draw, dtype=torch.float64).to(weight.dtype)
+    assert stem.modality in ("image", "video")
+    weight, frames = next(stem.parameters()), (4,) if stem.modality == "video" else ()
+    return torch.randn(batch, 3, *frames, size, size, generator=draw, dtype=torch.float64).to(weight.dtype)
 
 
 @STEMS.promise()
@@ -47,13 +48,14 @@ def check_tokens_are_as_it_says(subject: Subject) -> None:
     stem = made(subject)
     tokens, ctx = stem(raw(stem, 2), NOTHING)
     larger = stem(raw(stem, 2, 2 * SIZE), NOTHING)[0]
-    each_grid = grids(stem.grid) if stem.modality == "image" else [(SIZE,)]
+    each_grid = grids(stem.grid) if stem.modality in ("image", "video") else [(SIZE,)]
     told = several(tokens), several(larger), each_grid, several(stem.dim), several(stem.stride)
     for x, more, grid, width, stride in zip(*told, strict=True):
         assert x.shape == (2, *grid, width)
         assert x.dtype == torch.float64
-        assert more.shape[1] == (grid[0] if stem.fixed_grid else 2 * SIZE // stride)
-        assert round(SIZE / stride) == grid[0]
+        last, side = (stride.values[-1], -2) if isinstance(stride, PerAxis) else (stride, 1)
+        assert more.shape[side] == (grid[0] if stem.fixed_grid else 2 * SIZE // last)
+        assert round(SIZE / last) == grid[-1 if len(grid) == 3 else 0]
     assert ctx == NOTHING
 
 

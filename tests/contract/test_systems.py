@@ -17,15 +17,41 @@ from formery.model import Model
 from tests.contract.common import close
 from tests.contract.subjects import moved
 
-SIZE, CLASSES, LENGTH = 64, 5, 12
-SMALLEST = sorted(min(card.variants, key=lambda v: card.variants[v]["params"]) for card in cards.cards().values())
+SIZE, CLASSES, LENGTH, FRAMES = 64, 5, 12, 4
+PICTURES = ("image", "video")
+
+
+def of_modality(card: cards.Card, modality: str) -> list[str]:
+    return [name for name in card.variants if modality in card.modalities_of(name)]
+
+
+def modality_of(name: str) -> str:
+    return cards.variants()[name].modalities_of(name)[0]
+
+
+SMALLEST = sorted(
+    {
+        min(of_modality(card, modality), key=lambda v: card.variants[v]["params"])
+        for card in cards.cards().values()
+        for modality in card.modalities
+    }
+)
+"""Of each system, for each modality it takes."""
+
+
+def sizes(name: str) -> dict[str, Any]:
+    """Arguments that make a variant small."""
+    given: dict[str, Any] = {"img_size": SIZE} if modality_of(name) in PICTURES else {}
+    return given | ({"override": {"stem.frames": FRAMES}} if modality_of(name) == "video" else {})
 
 
 def small(name: str, **more: Any) -> Model:
     """The variant for small images and few classes; a text model as it is."""
-    given = {"num_classes": CLASSES, "img_size": SIZE} if "image" in cards.variants()[name].modalities else {}
+    given = {"num_classes": CLASSES} if modality_of(name) in PICTURES else {}
+    given |= sizes(name)
+    override = {**given.pop("override", {}), **more.pop("override", {})}
     torch.manual_seed(0)
-    model = create_model(name, **given, **more)
+    model = create_model(name, **given, **more, override=override or None)
     moved(model)
     return model.eval()
 
@@ -40,6 +66,8 @@ def inputs(model: Model, batch: int = 2) -> Tensor:
     draw = torch.Generator().manual_seed(0)
     if model.modality == "image":
         return torch.randn(batch, 3, SIZE, SIZE, generator=draw)
+    if model.modality == "video":
+        return torch.randn(batch, 3, FRAMES, SIZE, SIZE, generator=draw)
     if model.modality == "series":
         return torch.randn(batch, LENGTH, model.stem.channels, generator=draw)
     return torch.randint(0, model.num_classes, (batch, LENGTH), generator=draw)
@@ -56,7 +84,7 @@ def blocks_of(model: Model) -> list[str]:
 
 
 every = pytest.mark.parametrize("name", SMALLEST)
-images = pytest.mark.parametrize("name", [n for n in SMALLEST if "image" in cards.variants()[n].modalities])
+images = pytest.mark.parametrize("name", [n for n in SMALLEST if modality_of(n) in PICTURES])
 streaming = pytest.mark.parametrize("name", [n for n in SMALLEST if cards.variants()[n].variants[n]["streams"]])
 
 
@@ -74,18 +102,18 @@ def test_forward_and_backward(name: str) -> None:
 @every
 def test_features_with_their_strides(name: str) -> None:
     model = small(name)
-    features = create_model(name, features_only=True, **({"img_size": SIZE} if model.modality == "image" else {}))
+    features = create_model(name, features_only=True, **sizes(name))
     maps = features(inputs(model))
     info = features.feature_info
     assert len(maps) == len(info) > 0
     for tokens, channels, reduction in zip(maps, info.channels(), info.reduction(), strict=True):
-        side = round(SIZE / reduction)
-        expected = (2, channels, side, side) if model.modality == "image" else (2, LENGTH, channels)
+        whole = (SIZE, SIZE) if model.modality == "image" else (FRAMES, SIZE, SIZE)
+        strides = reduction if isinstance(reduction, tuple) else (reduction,) * len(whole)
+        grid = [round(n / stride) for n, stride in zip(whole, strides, strict=True)]
+        expected = (2, channels, *grid) if model.modality in PICTURES else (2, LENGTH, channels)
         assert tokens.shape == expected
     assert all(features.get_submodule(name) is not None for name in info.module_name())
-    last = create_model(
-        name, features_only=True, out_indices=[-1], **({"img_size": SIZE} if model.modality == "image" else {})
-    )
+    last = create_model(name, features_only=True, out_indices=[-1], **sizes(name))
     assert [m.shape for m in last(inputs(model))] == [maps[-1].shape]
 
 
@@ -94,7 +122,7 @@ def test_features_then_head_is_forward(name: str) -> None:
     model = shared(name)
     x = inputs(model)
     features = model.forward_features(x)
-    assert sum(x.shape[1 if x.dim() == 4 else -1] for x in each(features)) == model.num_features
+    assert sum(x.shape[1 if x.dim() > 3 else -1] for x in each(features)) == model.num_features
     close(model.forward_head(features), model(x), tolerance=1e-5)
     assert model.forward_head(features, pre_logits=True).shape[-1] == model.head_hidden_size
     last = model.get_classifier()
@@ -110,14 +138,14 @@ def test_intermediates(name: str) -> None:
     last, maps = model.forward_intermediates(x)
     for ours, whole in zip(each(last), each(model.forward_features(x)), strict=True):
         close(ours, whole, tolerance=1e-5)
-    assert [m.shape[1 if m.dim() == 4 else -1] for m in maps] == info.channels()
+    assert [m.shape[1 if m.dim() > 3 else -1] for m in maps] == info.channels()
     two = model.forward_intermediates(x, indices=min(2, len(maps)), intermediates_only=True)
     for ours, expected in zip(two, maps[-2:], strict=True):
         assert torch.equal(ours, expected)
     by_last = model.forward_intermediates(x, indices=[-1], output_fmt="NHWC", intermediates_only=True)[0]
     rows = model.forward_intermediates(x, indices=[-1], output_fmt="NLC", intermediates_only=True)[0]
     assert torch.equal(by_last.flatten(1, -2), rows)
-    assert torch.equal(by_last.movedim(-1, 1) if by_last.dim() == 4 else by_last, maps[-1])
+    assert torch.equal(by_last.movedim(-1, 1) if by_last.dim() > 3 else by_last, maps[-1])
     normed = model.forward_intermediates(x, norm=True, intermediates_only=True)
     assert [m.shape for m in normed] == [m.shape for m in maps]
     with_prefix = model.forward_intermediates(x, indices=1, return_prefix_tokens=True, intermediates_only=True)[0]
@@ -181,11 +209,11 @@ def test_facts(name: str) -> None:
     assert facts["architecture"] == model.name == name
     assert facts["num_classes"] == model.num_classes
     assert model.get_submodule(facts["classifier"]) is model.get_classifier()
-    if model.modality == "image":
-        assert facts["input_size"] == (3, SIZE, SIZE)
+    if model.modality in PICTURES:
+        assert facts["input_size"] == tuple(inputs(model).shape[1:])
         firsts = facts["first_conv"]
         for first in (firsts,) if isinstance(firsts, str) else firsts:
-            assert isinstance(model.get_submodule(first), nn.Conv2d)
+            assert isinstance(model.get_submodule(first), nn.Conv2d | nn.Conv3d)
 
 
 @every

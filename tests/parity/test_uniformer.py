@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 import formery
+from formery.errors import BadSpec, BadWeights
+from formery.inflation import inflate, load_inflated
+from formery.model import Model
+from formery.systems.vision import uniformer
 from tests import goldens
 from tests.parity.agreement import assert_same
 
@@ -24,3 +29,58 @@ def test_small() -> None:
         outputs = {"features": model.forward_features(images), "logits": model(images)}
     assert goldens.worst_error("uniformer_small__64", outputs) < WANTED
     assert_same(model.to_published(), theirs)
+
+
+def reduced_video(**options: bool) -> Model:
+    """The video model that goldens were recorded from."""
+    spec = uniformer.video([1, 1, 2, 1], [64, 128, 320, 512], **options)
+    return Model({"name": "uniformer", **spec}).eval()
+
+
+def test_video() -> None:
+    facts = goldens.facts("uniformer_video_joint_reduced")
+    theirs = goldens.state_from(facts["tensors"])
+    model = reduced_video()
+    assert model.load_published(theirs) == []
+    assert sum(p.numel() for p in model.parameters()) == facts["params"]
+    clip = goldens.normal((1, 3, 4, 64, 64), 4)
+    with torch.no_grad():
+        outputs = {"features": model.forward_features(clip), "logits": model(clip)}
+    assert goldens.worst_error("uniformer_video_joint_reduced", outputs) < WANTED
+    assert_same(model.to_published(), theirs)
+
+
+def test_divided_attention_goes_by_the_authors_names() -> None:
+    model = reduced_video(split=True, overlap=True)
+    theirs = model.to_published()
+    assert {"blocks3.0.t_norm.weight", "blocks4.0.t_attn.qkv.weight", "blocks4.0.t_attn.proj.bias"} <= theirs.keys()
+    again = reduced_video(split=True, overlap=True)
+    assert again.load_published(theirs) == []
+    assert_same(again.to_published(), theirs)
+    time = model.body.get_submodule("stages.2.blocks.0.sublayers.1.mixer")
+    values = {name: tensor.unique().tolist() for name, tensor in time.named_parameters()}
+    assert values == {"qkv.weight": [0], "qkv.bias": [0], "out.weight": [1], "out.bias": [0]}
+
+
+def test_inflation() -> None:
+    kernel = goldens.normal((3, 2, 3, 3), 6)
+    outputs = {"mean": inflate(kernel, 5), "centre": inflate(kernel, 5, "centre")}
+    assert goldens.worst_error("uniformer_inflate", outputs) < 1e-7
+    with pytest.raises(BadSpec, match="is inflated to 1 frame or more"):
+        inflate(kernel[0], 5)
+
+
+def test_image_weights_in_a_video_model() -> None:
+    image = {"name": "uniformer", **uniformer.image([1, 1, 2, 1], [64, 128, 320, 512])}
+    flat = formery.create_model(image, num_classes=7)
+    theirs = flat.to_published()
+    video = reduced_video()
+    own = video.head.fc.weight.clone()
+    assert load_inflated(video, theirs) == ["head.weight", "head.bias"]
+    assert torch.equal(video.head.fc.weight, own)
+    found = video.to_published()
+    torch.testing.assert_close(found["blocks1.0.attn.weight"].sum(2), theirs["blocks1.0.attn.weight"])
+    assert torch.equal(found["blocks1.0.conv1.weight"][:, :, 0], theirs["blocks1.0.conv1.weight"])
+    assert torch.equal(found["blocks3.1.attn.qkv.weight"], theirs["blocks3.1.attn.qkv.weight"])
+    with pytest.raises(BadWeights, match="takes image, and image weights are inflated for videos"):
+        load_inflated(flat, theirs)

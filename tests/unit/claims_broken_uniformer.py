@@ -22,4 +22,13 @@ def activated_aggregator(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SeparableConv, "forward", forward)
 
 
-BROKEN = [(uniformer.local_affinity, activated_aggregator)]
+def mean_at_the_centre(patch: pytest.MonkeyPatch) -> None:
+    """Weights inflated by the mean, whatever was asked for."""
+    whole = uniformer.load_inflated
+    patch.setattr(uniformer, "load_inflated", lambda model, theirs, rule: whole(model, theirs))
+
+
+BROKEN = [
+    (uniformer.local_affinity, activated_aggregator),
+    (uniformer.inflation, mean_at_the_centre),
+]

@@ -100,6 +100,21 @@ def test_the_length_is_free(batch: int, length: int, shop: Path, text_model: for
         torch.testing.assert_close(OnnxModel(shop / "text.onnx")(ids), text_model(ids), atol=1e-5, rtol=1e-4)
 
 
+def test_videos_of_any_height_and_width(tmp_path: Path) -> None:
+    """Those of two stages, checked by the export at another size; the frames stay as they are."""
+    stem = {"kind": "conv", "dim": 8, "size": [3, 4, 4], "stride": [2, 4, 4], "padding": [1, 0, 0]}
+    merge = {"kind": "conv", "size": [1, 2, 2], "stride": [1, 2, 2], "padding": 0, "out_norm": "layer"}
+    mixers = [{"kind": "separable_conv", "size": 3}, {"kind": "attention", "heads": 2}]
+    body = {"kind": "pyramid", "dims": [8, 16], "depths": [1, 1], "mixer": mixers, "merge": merge}
+    head = {"kind": "classes", "num_classes": 3}
+    model = formery.Model({"stem": stem | {"frames": 4, "img_size": 32}, "body": body, "head": head}).eval()
+    report = export_onnx(model, tmp_path / "video.onnx", dynamic="all")
+    assert report.inputs == "videos"
+    assert report.dynamic == ["batch", "height", "width"]
+    assert report.checked_shapes == [[3, 3, 4, 40, 48], [1, 3, 4, 32, 32]]
+    assert OnnxModel(tmp_path / "video.onnx").shape_of(2, 40) == (2, 3, 4, 40, 40)
+
+
 def test_facts_travel_inside(shop: Path, model: formery.Model) -> None:
     facts = OnnxModel(shop / "image.onnx").facts
     assert {key: facts[key] for key in model.extra} == model.extra

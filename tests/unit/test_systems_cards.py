@@ -45,7 +45,8 @@ def test_counted_and_declared(name: str) -> None:
     assert count_macs(model, *shape).total == facts["macs"]
     assert facts["causal"] is model.head.causal
     assert facts["streams"] is model.streams
-    assert model.modality in card.modalities
+    assert card.modalities_of(name) == [model.modality]
+    assert set(card.modalities_of(name)) <= set(card.modalities)
     assert model.name == name
     assert isinstance(facts["published"], dict)
 

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ...context import NOTHING, Context
 from ..part import Part
+from ..strides import PerAxis
 
 
 class Merge(Part):
@@ -13,7 +14,7 @@ class Merge(Part):
 
     grids: tuple[int, ...] = (2,)
     """Ranks of the grids it takes."""
-    stride: int = 2
+    stride: int | PerAxis = 2
     """Old tokens to a new one, along each axis."""
 
     def new_grid(self, grid: tuple[int, ...]) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
 """Token mixers: what lets one token see others."""
 
 INDEX = {
+    "along": "along:Along",
     "attention": "attention:Attention",
     "class_attention": "class_attention:ClassAttention",
     "biased_attention": "biased_attention:BiasedAttention",

@@ -2,6 +2,7 @@
 
 INDEX = {
     "chain": "chain:Chain",
+    "detour": "detour:Detour",
     "gated": "gated:Gated",
     "ladder": "ladder:Ladder",
     "post": "post:Post",

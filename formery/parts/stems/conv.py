@@ -4,48 +4,67 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from ...context import Context
+from ...errors import BadSpec
 from ...spec import NormSpec, Place, build
-from ..convolution import channels_last_conv
-from .stem import Stem, check_images, image_size
+from ..convolution import LAYOUTS, convolution
+from ..strides import Natural, Positive, as_stride, per_axis
+from .stem import Stem, check_images, check_videos, image_size
 
 
 class ConvStem(Stem):
     """Convolution of `size` with `stride` and `padding`, then a norm where one is given.
 
-    PoolFormer: 7, 4, 2 without norm; ConvNeXt: 4, 4, 0 with a layer norm. Images (B, in_chans, H, W) in.
+    Each of the three is a number for all axes, or one an axis. PoolFormer: 7, 4, 2 without norm; ConvNeXt: 4, 4, 0 with
+    a layer norm. Images (B, in_chans, H, W) in, or with `frames`, the nominal number of them, videos (B, in_chans, T,
+    H, W). UniFormer's on videos: [3, 4, 4], [2, 4, 4], [1, 0, 0].
     """
 
-    EXAMPLES = ({"dim": 8}, {"dim": 8, "size": 4, "stride": 4, "padding": 0, "norm": "layer"})
+    EXAMPLES = (
+        {"dim": 8},
+        {"dim": 8, "size": 4, "stride": 4, "padding": 0, "norm": "layer"},
+        {"dim": 8, "size": [3, 4, 4], "stride": [2, 4, 4], "padding": [1, 0, 0], "frames": 4, "norm": "layer"},
+    )
     modality = "image"
     neighbours = (("conv", "norm"),)
 
     def __init__(
         self,
         *,
-        dim: Annotated[int, Field(gt=0)],
-        size: Annotated[int, Field(gt=0)] = 7,
-        stride: Annotated[int, Field(gt=0)] = 4,
-        padding: Annotated[int, Field(ge=0)] = 2,
+        dim: Positive,
+        size: Positive | list[Positive] = 7,
+        stride: Positive | list[Positive] = 4,
+        padding: Natural | list[Natural] = 2,
         norm: NormSpec | None = None,
         bias: bool = True,
-        in_chans: Annotated[int, Field(gt=0)] = 3,
+        in_chans: Positive = 3,
         img_size: int | Annotated[list[int], Field(min_length=2, max_length=2)] = 224,
+        frames: Positive | None = None,
         place: Place | None = None,
     ) -> None:
         super().__init__()
         place = place or Place("stem")
-        self.dim, self.stride = dim, stride
-        self.grid = tuple((n + 2 * padding - size) // stride + 1 for n in image_size(img_size, size - 2 * padding))
-        self.conv = channels_last_conv(in_chans, dim, size, stride, padding, bias=bias)
+        rank = 2 if frames is None else 3
+        given = {"size": size, "stride": stride, "padding": padding}
+        sizes, strides, paddings = (per_axis(value, rank, name) for name, value in given.items())
+        least = max(n - 2 * p for n, p in zip(sizes[-2:], paddings[-2:], strict=True))
+        sides = image_size(img_size, least)
+        if frames is not None and frames + 2 * paddings[0] < sizes[0]:
+            raise BadSpec(f"frames is at least {sizes[0] - 2 * paddings[0]} here, for one token, got {frames}")
+        nominal = sides if frames is None else (frames, *sides)
+        self.modality = "image" if frames is None else "video"
+        self.dim, self.stride = dim, as_stride(strides)
+        self.grid = tuple(
+            (n + 2 * p - k) // s + 1 for n, k, s, p in zip(nominal, sizes, strides, paddings, strict=True)
+        )
+        self.conv = convolution(rank, in_chans, dim, sizes, strides, paddings, bias=bias)
         self.norm = None if norm is None else build("norm", norm, dim, place=place.at("norm"))
         self.writes = ("conv",) if norm is None else ("norm",)
 
     def forward(self, inputs: Tensor, ctx: Context) -> tuple[Tensor, Context]:
-        check_images(inputs, self.conv.in_channels)
-        x = self.conv(inputs.contiguous(memory_format=torch.channels_last)).movedim(1, -1)
+        (check_images if self.modality == "image" else check_videos)(inputs, self.conv.in_channels)
+        x = self.conv(inputs.contiguous(memory_format=LAYOUTS[len(self.grid)])).movedim(1, -1)
         return x if self.norm is None else self.norm(x, ctx), ctx

@@ -22,6 +22,7 @@ class Patches(Stem):
 
     EXAMPLES = ({"dim": 8, "size": 4}, {"dim": 8, "size": 2, "norm": "layer"})
     modality = "image"
+    stride: int
     neighbours = (("conv", "norm"),)
 
     def __init__(

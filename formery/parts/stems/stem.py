@@ -58,3 +58,13 @@ def check_images(inputs: Tensor, channels: int) -> None:
         )
     if not inputs.is_floating_point():
         raise CannotRun(f"images are floating point numbers, got {inputs.dtype}; scale and normalise them first")
+
+
+def check_videos(inputs: Tensor, channels: int) -> None:
+    """CannotRun unless these are videos (B, channels, T, H, W) of floating point numbers."""
+    if inputs.dim() != 5 or inputs.shape[1] != channels:
+        raise CannotRun(
+            f"videos are (batch, {channels}, frames, height, width), got {tuple(inputs.shape)}; reorder or set in_chans"
+        )
+    if not inputs.is_floating_point():
+        raise CannotRun(f"videos are floating point numbers, got {inputs.dtype}; scale and normalise them first")

@@ -74,7 +74,7 @@ def _from_part(part: Part, path: str) -> tuple[Source, ...]:
         module, full = part.get_submodule(name), f"{path}.{name}"
         if isinstance(module, nn.Embedding):
             sources.append(Source(f"{full}.weight", "table"))
-        elif isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
+        elif isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
             sources.append(Source(full, "dense"))
         else:
             sources.append(Source(full, "other", f"the output of a {type(module).__name__} norm"))

@@ -20,6 +20,8 @@ NORM = {"kind": "layer", "eps": 1e-6}
 def variant(name: str) -> dict[str, Any]:
     """The spec of a variant."""
     size = name.removeprefix("uniformer_")
+    if size.startswith("video_"):
+        return video(*SIZES[size.removeprefix("video_")])
     scale = 1e-6 if size.endswith("_ls") else None
     size = size.removesuffix("_ls")
     head_dim = 32 if size == "small_plus" else 64
@@ -34,7 +36,6 @@ def image(
     head_dim: int = 64,
     scale: float | None = None,
     convs: bool = False,
-    ratio: float = 4.0,
 ) -> dict[str, Any]:
     """An image model: local relations in the first half of the stages, global ones in the second.
 
@@ -48,57 +49,90 @@ def image(
     else:
         stem = {"kind": "conv", "dim": dims[0], "size": 4, "stride": 4, "padding": 0, "norm": "layer"}
         merge = {"kind": "conv", "size": 2, "padding": 0, "out_norm": "layer"}
-    local = len(dims) // 2
-    stages = [
-        {
-            "kind": "stack",
-            "dim_out": dim,
-            "merge": merge if i else None,
-            "blocks": [local_block(ratio) if i < local else global_block(dim // head_dim, ratio, scale)] * depth,
-        }
-        for i, (dim, depth) in enumerate(zip(dims, depths, strict=True))
-    ]
+    blocks = [global_block(dim // head_dim, scale=scale) for dim in dims]
+    return {"stem": stem, "body": _pyramid(depths, dims, blocks, merge), "head": HEAD}
+
+
+def video(
+    depths: list[int],
+    dims: list[int],
+    *,
+    head_dim: int = 64,
+    split: bool = False,
+    overlap: bool = False,
+    num_classes: int = 400,
+) -> dict[str, Any]:
+    """A video model: the image model's parts over time, height and width. The stem halves the frames.
+
+    With `split` attention over time and attention over space take turns (the release's SPLIT); with `overlap` merges
+    look at the frames beside as well (its STD).
+    """
+    stem = {"size": [3, 4, 4], "stride": [2, 4, 4], "padding": [1, 0, 0]}
+    size, padding = ([3, 2, 2], [1, 0, 0]) if overlap else ([1, 2, 2], [0, 0, 0])
+    merge = {"kind": "conv", "size": size, "stride": [1, 2, 2], "padding": padding, "out_norm": "layer"}
+    blocks = [(split_block if split else global_block)(dim // head_dim) for dim in dims]
     return {
-        "stem": stem,
-        "body": {"kind": "pyramid", "stages": stages},
-        "head": {"kind": "classes", "norm": "batch", "order": "norm_pool"},
+        "stem": {"kind": "conv", "dim": dims[0], **stem, "norm": "layer", "frames": 16},
+        "body": _pyramid(depths, dims, blocks, merge),
+        "head": HEAD | {"num_classes": num_classes},
     }
 
 
+HEAD = {"kind": "classes", "norm": "batch", "order": "norm_pool"}
+
+
+def _pyramid(depths: list[int], dims: list[int], blocks: list[dict[str, Any]], merge: dict[str, Any]) -> dict[str, Any]:
+    """Local blocks in the first half of the stages, the given ones, one a stage, in the second."""
+    stages = [
+        {
+            "kind": "stack",
+            "dim_out": dims[i],
+            "merge": merge if i else None,
+            "blocks": [local_block() if i < len(dims) // 2 else blocks[i]] * depths[i],
+        }
+        for i in range(len(dims))
+    ]
+    return {"kind": "pyramid", "stages": stages}
+
+
+POSITION = {"kind": "depthwise_conv", "size": 3}
+
+
 def local_block(ratio: float = 4.0) -> dict[str, Any]:
-    """Position, local relations, MLP (equations 1 to 3)."""
-    return _block({"kind": "separable_conv", "ratio": 1.0, "size": 5}, ratio, {"norm": "batch"})
+    """Position, local relations, MLP (arXiv 2201.09450, equations 1 to 3)."""
+    local = {"kind": "separable_conv", "ratio": 1.0, "size": 5}
+    scheme = {"kind": "pre", "bare": [0], "norm": "batch"}
+    return {"kind": "sequence", "sublayers": [POSITION, local, {"kind": "mlp", "ratio": ratio}], "scheme": scheme}
 
 
 def global_block(heads: int, ratio: float = 4.0, scale: float | None = None) -> dict[str, Any]:
     """Position, relations between all tokens, MLP."""
-    return _block({"kind": "attention", "heads": heads}, ratio, {"norm": NORM, "scale": scale})
+    attention = {"kind": "attention", "heads": heads}
+    scheme = {"kind": "pre", "bare": [0], "norm": NORM, "scale": scale}
+    return {"kind": "sequence", "sublayers": [POSITION, attention, {"kind": "mlp", "ratio": ratio}], "scheme": scheme}
 
 
-def _block(mixer: dict[str, Any], ratio: float, scheme: dict[str, Any]) -> dict[str, Any]:
-    position = {"kind": "depthwise_conv", "size": 3}
-    sublayers = [position, mixer, {"kind": "mlp", "ratio": ratio}]
-    return {"kind": "sequence", "sublayers": sublayers, "scheme": {"kind": "pre", "bare": [0], **scheme}}
+def split_block(heads: int, ratio: float = 4.0) -> dict[str, Any]:
+    """Position, relations along time, which only those across space read, MLP."""
+    attention = {"kind": "attention", "heads": heads}
+    time = {"kind": "along", "axes": [0], "mixer": attention, "silent": True}
+    space = {"kind": "along", "axes": [1, 2], "mixer": attention}
+    scheme = {"kind": "detour", "aside": [1], "bare": [0], "norm": NORM}
+    return {"kind": "sequence", "sublayers": [POSITION, time, space, {"kind": "mlp", "ratio": ratio}], "scheme": scheme}
 
 
 def dialects(resolved: Mapping[str, Any]) -> list[Dialect]:
     """The authors' names."""
-    ones = (2, 3)
+    ones = (2, 3, 4) if resolved["stem"].get("frames") else (2, 3)
     rules = [Rule("head.norm", "norm"), Rule("head.fc", "head"), *_embedding(resolved["stem"])]
     for i, stage in enumerate(resolved["body"]["stages"]):
-        theirs = f"patch_embed{i + 1}"
-        if i and (stage["merge"]["out_norm"] or {}).get("kind") == "batch":
-            rules += [
-                Rule(f"body.stages.{i}.merge.conv", f"{theirs}.proj.0"),
-                Rule(f"body.stages.{i}.merge.out_norm", f"{theirs}.proj.1"),
-            ]
-        elif i:
-            rules += [
-                Rule(f"body.stages.{i}.merge.conv", f"{theirs}.proj"),
-                Rule(f"body.stages.{i}.merge.out_norm", f"{theirs}.norm"),
-            ]
+        ours, theirs = f"body.stages.{i}", f"patch_embed{i + 1}"
+        if stage["merge"]:
+            batch = (stage["merge"].get("out_norm") or {}).get("kind") == "batch"
+            rules.append(Rule(f"{ours}.merge.conv", f"{theirs}.proj.0" if batch else f"{theirs}.proj"))
+            rules.append(Rule(f"{ours}.merge.out_norm", f"{theirs}.proj.1" if batch else f"{theirs}.norm"))
         for j, block in enumerate(stage["blocks"]):
-            rules += _rules_of_block(block, f"body.stages.{i}.blocks.{j}", f"blocks{i + 1}.{j}", ones)
+            rules += _rules_of_block(block, f"{ours}.blocks.{j}", f"blocks{i + 1}.{j}", ones)
     return [Dialect("authors", tuple(rules), ignores=(r"num_batches_tracked$",))]
 
 
@@ -113,24 +147,29 @@ def _embedding(stem: Mapping[str, Any]) -> list[Rule]:
 
 
 def _rules_of_block(block: Mapping[str, Any], ours: str, theirs: str, ones: tuple[int, ...]) -> list[Rule]:
-    mixer, local = f"{ours}.sublayers.1", block["sublayers"][1]["kind"] == "separable_conv"
-    rules = [
-        Rule(f"{ours}.sublayers.0.conv", f"{theirs}.pos_embed"),
-        *(Rule(f"{ours}.scheme.norms.{n}", f"{theirs}.norm{n}") for n in (1, 2)),
-        *(Rule(f"{ours}.scheme.scales.{n}.weight", f"{theirs}.gamma_{n}") for n in (1, 2)),
-        *(Rule(f"{ours}.sublayers.2.{a}", f"{theirs}.mlp.{b}") for a, b in MLP.items()),
-    ]
-    if not local:
-        return [*rules, Rule(f"{mixer}.qkv", f"{theirs}.attn.qkv"), Rule(f"{mixer}.out", f"{theirs}.attn.proj")]
-    return [
-        *rules,
-        *(Rule(f"{ours}.sublayers.2.{a}.weight", f"{theirs}.mlp.{b}.weight", ones=ones) for a, b in MLP.items()),
-        Rule(f"{mixer}.conv", f"{theirs}.attn"),
-        Rule(f"{mixer}.expand", f"{theirs}.conv1"),
-        Rule(f"{mixer}.reduce", f"{theirs}.conv2"),
-        Rule(f"{mixer}.expand.weight", f"{theirs}.conv1.weight", ones=ones),
-        Rule(f"{mixer}.reduce.weight", f"{theirs}.conv2.weight", ones=ones),
-    ]
+    """Sublayers by their order: position, over time where attention is divided, relations, MLP.
+
+    `ones` are the axes of a 1 x 1 convolution's kernel, which dense layers are in blocks of local relations there.
+    """
+    sublayers = block.get("sublayers", ())
+    last = len(sublayers) - 1
+    rules = [Rule(f"{ours}.sublayers.0.conv", f"{theirs}.pos_embed")]
+    if last == 3:
+        time = f"{ours}.sublayers.1.mixer"
+        rules += [Rule(f"{ours}.scheme.norms.1", f"{theirs}.t_norm"), *_attention(time, f"{theirs}.t_attn")]
+    for n, number in ((last - 1, 1), (last, 2)):
+        rules.append(Rule(f"{ours}.scheme.norms.{n}", f"{theirs}.norm{number}"))
+        rules.append(Rule(f"{ours}.scheme.scales.{n}.weight", f"{theirs}.gamma_{number}"))
+    mixer, mlp = f"{ours}.sublayers.{last - 1}", f"{ours}.sublayers.{last}"
+    rules += [*_attention(mixer, f"{theirs}.attn"), *_attention(f"{mixer}.mixer", f"{theirs}.attn")]
+    rules += [Rule(f"{mlp}.expand", f"{theirs}.mlp.fc1"), Rule(f"{mlp}.reduce", f"{theirs}.mlp.fc2")]
+    if last > 0 and sublayers[last - 1]["kind"] == "separable_conv":
+        dense = {f"{mixer}.expand": "conv1", f"{mixer}.reduce": "conv2"}
+        rules += [Rule(f"{mixer}.conv", f"{theirs}.attn"), *(Rule(o, f"{theirs}.{t}") for o, t in dense.items())]
+        dense |= {f"{mlp}.expand": "mlp.fc1", f"{mlp}.reduce": "mlp.fc2"}
+        rules += [Rule(f"{o}.weight", f"{theirs}.{t}.weight", ones=ones) for o, t in dense.items()]
+    return rules
 
 
-MLP = {"expand": "fc1", "reduce": "fc2"}
+def _attention(ours: str, theirs: str) -> list[Rule]:
+    return [Rule(f"{ours}.qkv", f"{theirs}.qkv"), Rule(f"{ours}.out", f"{theirs}.proj")]
