@@ -169,8 +169,8 @@ class Model(nn.Module):
     def feature_info(self) -> FeatureInfo:
         """Width, stride and module of each map that can be tapped, and its branch where tokens are several tensors.
 
-        Strides are rounded where a branch sees the image at another size (224 pixels of 240 in patches of 16: 17); those
-        of a video are (time, height, width).
+        Strides are rounded where a branch sees the image at another size (224 pixels of 240 in patches of 16: 17);
+        those of a video are (time, height, width).
         """
         maps = []
         for info in self.body.feature_info():

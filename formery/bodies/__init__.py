@@ -3,5 +3,6 @@
 INDEX = {
     "branches": "branches:Branches",
     "pyramid": "pyramid:Pyramid",
+    "slow_fast": "slow_fast:SlowFast",
     "stack": "stack:Stack",
 }

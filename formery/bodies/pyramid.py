@@ -119,7 +119,7 @@ class Pyramid(Body):
         inner = ctx.but(taps=(), last_map=None)
         for index, stage in enumerate(self.stages):
             features = stage(x, inner, None if state is None else state.under(f"stages.{index}"))
-            x = features.x
+            x, inner = features.x, inner.but(carried=features.extras)
             if features.prefix:
                 inner = behind(inner, features.prefix - inner.prefix, features.grid)
             for branch, tokens in enumerate(several(x) if places else ()):

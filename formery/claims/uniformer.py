@@ -8,15 +8,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..context import NOTHING
+from ..create import create_model
 from ..inflation import load_inflated
+from ..measure import count_macs
 from ..model import Model
 from ..spec import Place, build
 from ..systems.vision import uniformer
 from .check import Measured, Progress, check
 from .comparing import relative
 from .figures import counted
+from .uniformer_learning import local_then_global
 
-__all__ = ["figures", "inflation", "local_affinity"]
+__all__ = ["figures", "fewer_tokens", "inflation", "local_affinity", "local_then_global"]
 
 
 @check
@@ -44,6 +48,34 @@ def local_affinity(seed: int, progress: Progress) -> Measured:
             worst = max(worst, relative(mixer(x), by_offsets(mixer, x)))
     said = f"largest difference {worst:.1e} of the output's scale, on maps and videos"
     return Measured({"relative": worst}, worst <= 1e-5, said)
+
+
+@check
+def fewer_tokens(seed: int, progress: Progress) -> Measured:
+    """Products of attention in the light model's third stage, and a stage that keeps all against a plain one.
+
+    The plain one is a stack with a class token in front, of the same blocks and weights.
+    """
+    with torch.device("meta"):
+        modules = count_macs(create_model("uniformer_xxs")).modules
+    own = [modules[f"body.stages.2.blocks.{i}.sublayers.1"] for i in range(8)]
+    ratios = [n / own[0] for n in own[1:]]
+    blocks, place = [uniformer.global_block(2)] * 2, Place("body", grid=(6, 5))
+    slow: Any = build("body", {"kind": "slow_fast", "blocks": blocks, "keep": [1.0, 1.0]}, 16, place=place).eval()
+    plain: Any = build("body", {"kind": "stack", "blocks": blocks, "prefix": 1}, 16, place=place).eval()
+    with torch.no_grad():
+        for parameter in slow.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.3)
+        plain.load_state_dict({**slow.blocks.state_dict(prefix="blocks."), "prefix": slow.token[0]})
+        x = torch.randn(2, 6, 5, 16)
+        features, wanted = slow(x, NOTHING), plain(x, NOTHING).x
+    got = torch.cat([features.extras["token"], features.x.flatten(1, -2)], dim=1)
+    equal = torch.equal(got, wanted)
+    said = (
+        f"{min(ratios):.3f} to {max(ratios):.3f} of the first block's products; keeping all, equal to a plain stack: "
+    )
+    value = {"ratios": ratios, "equal": equal}
+    return Measured(value, equal and all(0.22 <= r <= 0.28 for r in ratios), said + str(equal), "a quarter")
 
 
 FRAMES = 8

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -34,6 +34,8 @@ class Context:
     """Which of a body's maps (stages of a pyramid, blocks of a stack) were asked for."""
     last_map: int | None = None
     """The map behind which a body may end; None where its end is asked for."""
+    carried: Mapping[str, Any] = field(default_factory=dict)
+    """What the stage before this one handed on beside its tokens (`Features.extras`)."""
     last: int | None = None
     """How many of a text's last tokens the head is asked for; None for all."""
     record: dict[str, Any] | None = None

@@ -10,12 +10,12 @@ from torch.nn import functional as F
 from ..parts.heads.distilled import DistilledScores
 
 
-def from_labels(output: Tensor | DistilledScores, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+def from_labels(output: Tensor | tuple[Tensor, ...], labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Cross entropy with labels (B,), or with shares of the classes (B, classes).
 
     Of a model with two classifiers it is the mean over both, for without a teacher both learn from the labels.
     """
-    scores = output if isinstance(output, DistilledScores) else (output,)
+    scores = output if isinstance(output, tuple) else (output,)
     losses = [F.cross_entropy(s.float(), labels, label_smoothing=label_smoothing) for s in scores]
     return losses[0] if len(losses) == 1 else (losses[0] + losses[1]) / 2
 

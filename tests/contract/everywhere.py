@@ -40,6 +40,7 @@ def contract_of(role: str, run: Run, inputs: Inputs = tokens, *, traced: bool = 
     @promise()
     def check_gradients(subject: Subject) -> None:
         part = subject.make()
+        part.train(getattr(part, "more_in_training", False))
         common.check_gradients(part, lambda x: run(part, x), inputs(subject, 2))
 
     @promise(looks_at_batch=False)

@@ -15,10 +15,12 @@ from tests.contract.subjects import DIM, Promise, Subject, subjects
 
 
 def run(head: Any, x: Tensor, ctx: Context = NOTHING, prefix: int = 0) -> Tensor:
-    """What a model does with a body's last tokens; of several outputs, the last."""
+    """What a model does with a body's last tokens; of several maps, the last; all scores of several side by side."""
     x = head.finish(x, ctx)
-    output = head(Features(x, prefix=prefix, maps={0: x}), ctx)
-    return output[-1] if isinstance(output, list | tuple) else output
+    output = head(Features(x, prefix=prefix, maps={0: x}, extras={"token": x.flatten(1, -2)[:, :1]}), ctx)
+    if isinstance(output, tuple):
+        return torch.cat(output, dim=-1)
+    return output[-1] if isinstance(output, list) else output
 
 
 HEADS = contract_of("head", run)

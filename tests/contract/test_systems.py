@@ -187,11 +187,13 @@ def test_checkpointing_changes_nothing(name: str) -> None:
     model = small(name).double()  # in evaluation: no dropping of branches, and batch statistics stay
     x, parameters = inputs(model), list(model.parameters())
     x = x.double() if x.is_floating_point() else x  # without batch statistics activations may pass float32's range
-    expected = torch.autograd.grad(model(x).square().mean(), parameters)
+    expected = torch.autograd.grad(model(x).square().mean(), parameters, allow_unused=True)  # what only training has
     model.set_grad_checkpointing()
     assert model.grad_checkpointing
-    for ours, theirs in zip(torch.autograd.grad(model(x).square().mean(), parameters), expected, strict=True):
-        assert torch.equal(ours, theirs)
+    found = torch.autograd.grad(model(x).square().mean(), parameters, allow_unused=True)
+    assert sum(gradient is not None for gradient in found) > 0.9 * len(parameters)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.equal(ours, theirs) if ours is not None and theirs is not None else ours is theirs
     model.set_grad_checkpointing(False)
     assert not model.grad_checkpointing
 

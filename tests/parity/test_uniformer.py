@@ -31,6 +31,20 @@ def test_small() -> None:
     assert_same(model.to_published(), theirs)
 
 
+def test_light() -> None:
+    facts = goldens.facts("uniformer_xxs__128")
+    theirs = goldens.state_from(facts["tensors"])
+    model = formery.create_model("uniformer_xxs").eval()
+    assert model.load_published(theirs) == []
+    assert sum(p.numel() for p in model.parameters()) == facts["params"]
+    images = goldens.normal((1, 3, 128, 128), 1)
+    with torch.no_grad():
+        token = model._run(images, None, None, ())[0].extras["token"]
+        outputs = {"cls": token, "features": model.forward_features(images), "logits": model(images)}
+    assert goldens.worst_error("uniformer_xxs__128", outputs) < WANTED
+    assert_same(model.to_published(), theirs)
+
+
 def reduced_video(**options: bool) -> Model:
     """The video model that goldens were recorded from."""
     spec = uniformer.video([1, 1, 2, 1], [64, 128, 320, 512], **options)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from typing import Any
 
 import pytest
 from torch import Tensor
 
+from formery.bodies.slow_fast import SlowFast
 from formery.claims import uniformer
 from formery.parts.mixers.separable_conv import SeparableConv
 
@@ -28,7 +30,31 @@ def mean_at_the_centre(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(uniformer, "load_inflated", lambda model, theirs, rule: whole(model, theirs))
 
 
+def all_kept(patch: pytest.MonkeyPatch) -> None:
+    """Light models that keep all tokens in every block."""
+    whole = SlowFast.__init__
+
+    @wraps(whole)
+    def init(self: SlowFast, dim: int, **options: Any) -> None:
+        whole(self, dim, **options)
+        self.keep = [1.0] * len(self.keep)
+
+    patch.setattr(SlowFast, "__init__", init)
+
+
+def passes_by_the_class_token(patch: pytest.MonkeyPatch) -> None:
+    """A class token that is forgotten after each block."""
+    whole = SlowFast._through
+
+    def through(self: SlowFast, block: Any, share: float, tokens: Any, ctx: Any) -> Any:
+        return whole(self, block, share, tokens, ctx)._replace(token=tokens.token)
+
+    patch.setattr(SlowFast, "_through", through)
+
+
 BROKEN = [
+    (uniformer.fewer_tokens, all_kept),
+    (uniformer.fewer_tokens, passes_by_the_class_token),
     (uniformer.local_affinity, activated_aggregator),
     (uniformer.inflation, mean_at_the_centre),
 ]

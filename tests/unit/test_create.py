@@ -27,7 +27,7 @@ def test_listing_by_glob_and_capability() -> None:
     for name in list_models(modality="text", causal=True, streams=True):
         facts = cards.variants()[name].variants[name]
         assert (facts["causal"], facts["streams"]) == (True, True)
-    kinds = ("image", "text", "series")
+    kinds = ("image", "video", "text", "series")
     assert {name for kind in kinds for name in list_models(modality=kind)} == set(list_models())
     assert set(list_models(streams=True)) | set(list_models(streams=False)) == set(list_models())
     assert set(cards.aliases()) <= set(list_models(aliases=True))

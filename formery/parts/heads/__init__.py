@@ -6,6 +6,7 @@ INDEX = {
     "distilled": "distilled:Distilled",
     "features": "features:MapFeatures",
     "mlp_classes": "mlp_classes:MLPClasses",
+    "map_and_token": "map_and_token:MapAndToken",
     "next_token": "next_token:NextToken",
     "steps": "steps:Steps",
 }

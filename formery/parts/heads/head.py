@@ -44,6 +44,8 @@ class Head(Part):
     num_classes: int = 0
     takes_several: bool = False
     """Whether tokens may be several tensors."""
+    more_in_training: bool = False
+    """Whether there are more outputs in training: a tuple, whose losses count alike."""
 
     def finish(self, x: Tensor, ctx: Context) -> Tensor:
         """What is done to the last tokens before they count as features: the norm, where it comes before pooling."""

@@ -17,7 +17,7 @@ from ..dense import Dense
 from ..part import idle
 from ..widths import shared_width
 from .masks import attention_mask
-from .mixer import Growth, Mixer
+from .mixer import CLASS_ROW, Growth, Mixer
 from .ragged import by_sequence
 
 LONG = 2
@@ -130,6 +130,8 @@ class Attention(Mixer):
         places = None
         if state is not None:
             k, v, places = state.cache("seen").append(k, v, ctx.padding)
+        if ctx.record is not None and CLASS_ROW in ctx.record:
+            ctx.record[CLASS_ROW] = self._first_row(q, k)
         causal = ctx.causal or state is not None
         mask, is_causal = attention_mask(q, k, ctx, places, causal=causal, window=self.window)
         if self.kv_heads != self.heads and torch.compiler.is_compiling():  # exporters know no grouped heads
@@ -140,6 +142,11 @@ class Attention(Mixer):
             q, k, v, attn_mask=mask, is_causal=is_causal, scale=self.scale, enable_gqa=k.shape[1] != self.heads
         )
         return self._out(y, gate)
+
+    def _first_row(self, q: Tensor, k: Tensor) -> Tensor:
+        """(B, L) weights of the first token's attention, the mean over heads."""
+        first = q[:, :, :1].unflatten(1, (k.shape[1], -1))[:, :, :, 0]  # (B, kv_heads, heads of each, D)
+        return (first @ k.mT * self.scale).softmax(-1).flatten(1, 2).mean(1)
 
     def _out(self, y: Tensor, gate: Tensor) -> Tensor:
         y = y.transpose(1, 2).flatten(2)

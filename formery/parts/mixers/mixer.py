@@ -12,6 +12,8 @@ from ..part import Part
 Causality = Literal["always", "on request", "never"]
 Splits = Literal["any", "segments", "no"]
 Growth = Literal["constant", "linear"]
+CLASS_ROW = "class row"
+"""Entry of `ctx.record`: attention puts there whom the first token looks at, (B, tokens), the mean over heads."""
 
 
 class Mixer(Part):

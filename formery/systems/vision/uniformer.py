@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from ...weights import Dialect, Rule
 
@@ -12,6 +12,10 @@ SIZES: dict[str, tuple[list[int], list[int]]] = {  # depths, dims: table 1 and t
     "small_plus": ([3, 5, 9, 3], [64, 128, 320, 512]),
     "base": ([5, 8, 20, 7], [64, 128, 320, 512]),
     "large": ([5, 10, 24, 7], [128, 192, 448, 640]),
+}
+LIGHT: dict[str, tuple[list[int], list[int], int]] = {  # depths, dims, width of heads: the authors' code
+    "xxs": ([2, 5, 8, 2], [56, 112, 224, 448], 28),
+    "xs": ([3, 5, 9, 3], [64, 128, 256, 512], 32),
 }
 NORM = {"kind": "layer", "eps": 1e-6}
 """Of blocks with attention; the norms behind patch embeddings have eps 1e-5."""
@@ -22,6 +26,8 @@ def variant(name: str) -> dict[str, Any]:
     size = name.removeprefix("uniformer_")
     if size.startswith("video_"):
         return video(*SIZES[size.removeprefix("video_")])
+    if size in LIGHT:
+        return light(*LIGHT[size])
     scale = 1e-6 if size.endswith("_ls") else None
     size = size.removesuffix("_ls")
     head_dim = 32 if size == "small_plus" else 64
@@ -53,6 +59,22 @@ def image(
     return {"stem": stem, "body": _pyramid(depths, dims, blocks, merge), "head": HEAD}
 
 
+def light(depths: list[int], dims: list[int], head_dim: int) -> dict[str, Any]:
+    """A light image model: a class token from the third stage on, which keeps half of the tokens in all but the first.
+
+    The others are updated through one token that stands for them. In training there are scores of the map and of the
+    class token, in evaluation those of the map alone.
+    """
+    stem = {"kind": "convs", "widths": [dims[0] // 2, dims[0]], "activation": "gelu", "last_activation": False}
+    merge = {"kind": "conv", "size": 2, "padding": 0, "out_norm": "layer"}
+    blocks = [global_block(dim // head_dim, 3.0) for dim in dims]
+    body = _pyramid(depths, dims, blocks, merge, ratio=3.0)
+    for i in (2, 3):
+        keep = [1.0 if i == 2 and j == 0 else 0.5 for j in range(depths[i])]
+        body["stages"][i] |= {"kind": "slow_fast", "keep": keep, "token": "new" if i == 2 else "carried"}
+    return {"stem": stem, "body": body, "head": {"kind": "map_and_token", "norm": "batch"}}
+
+
 def video(
     depths: list[int],
     dims: list[int],
@@ -78,17 +100,42 @@ def video(
     }
 
 
+def dense(
+    depths: list[int],
+    dims: list[int],
+    *,
+    head_dim: int = 64,
+    relations: Literal["global", "windows", "hybrid"] = "hybrid",
+    window: int = 14,
+) -> dict[str, Any]:
+    """A backbone for dense prediction: the image model's maps, each with a norm of its own.
+
+    In the third stage tokens of a `window` are related, or in every fourth block, if `hybrid`, all of them. What fills
+    up a map that is no whole number of windows takes part, as in the published code.
+    """
+    spec = image(depths, dims, head_dim=head_dim)
+    for number, block in enumerate(spec["body"]["stages"][2]["blocks"]):
+        if relations == "windows" or (relations == "hybrid" and (number + 1) % 4):
+            windowed = {"kind": "window_attention", "window": window, "position": None, "published": True}
+            sublayers = [*block["sublayers"]]
+            sublayers[1] = windowed | {"heads": block["sublayers"][1]["heads"]}
+            spec["body"]["stages"][2]["blocks"][number] = block | {"sublayers": sublayers}
+    return spec | {"head": {"kind": "features", "norm": NORM}}
+
+
 HEAD = {"kind": "classes", "norm": "batch", "order": "norm_pool"}
 
 
-def _pyramid(depths: list[int], dims: list[int], blocks: list[dict[str, Any]], merge: dict[str, Any]) -> dict[str, Any]:
+def _pyramid(
+    depths: list[int], dims: list[int], blocks: list[dict[str, Any]], merge: dict[str, Any], ratio: float = 4.0
+) -> dict[str, Any]:
     """Local blocks in the first half of the stages, the given ones, one a stage, in the second."""
     stages = [
         {
             "kind": "stack",
             "dim_out": dims[i],
             "merge": merge if i else None,
-            "blocks": [local_block() if i < len(dims) // 2 else blocks[i]] * depths[i],
+            "blocks": [local_block(ratio) if i < len(dims) // 2 else blocks[i]] * depths[i],
         }
         for i in range(len(dims))
     ]
@@ -125,12 +172,16 @@ def dialects(resolved: Mapping[str, Any]) -> list[Dialect]:
     """The authors' names."""
     ones = (2, 3, 4) if resolved["stem"].get("frames") else (2, 3)
     rules = [Rule("head.norm", "norm"), Rule("head.fc", "head"), *_embedding(resolved["stem"])]
+    rules += [Rule("head.token_norm", "norm_cls"), Rule("head.token_fc", "head_cls")]
+    rules += [Rule("head.norms.{i}", "norm{i+1}")]
     for i, stage in enumerate(resolved["body"]["stages"]):
         ours, theirs = f"body.stages.{i}", f"patch_embed{i + 1}"
         if stage["merge"]:
             batch = (stage["merge"].get("out_norm") or {}).get("kind") == "batch"
             rules.append(Rule(f"{ours}.merge.conv", f"{theirs}.proj.0" if batch else f"{theirs}.proj"))
             rules.append(Rule(f"{ours}.merge.out_norm", f"{theirs}.proj.1" if batch else f"{theirs}.norm"))
+        if stage["kind"] == "slow_fast":
+            rules += [Rule(f"{ours}.token", "cls_token"), Rule(f"{ours}.carry", "cls_upsample")]
         for j, block in enumerate(stage["blocks"]):
             rules += _rules_of_block(block, f"{ours}.blocks.{j}", f"blocks{i + 1}.{j}", ones)
     return [Dialect("authors", tuple(rules), ignores=(r"num_batches_tracked$",))]
