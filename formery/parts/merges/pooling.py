@@ -22,6 +22,8 @@ class PoolingMerge(Merge):
 
     EXAMPLES = ({}, {"stride": 1, "out_norm": None, "bias": True})
 
+    stride: int
+
     def __init__(
         self,
         dim: int,
