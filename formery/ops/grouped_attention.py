@@ -1,9 +1,9 @@
 """Softmax attention inside groups of tokens, with a bias for each head and pair and a mask for each group.
 
 q, k and v (B G, H, N, D) of B items with G groups each; bias (H, N, N) or None; mask (G, 1, N, N), added, or None.
-Every form returns (B G, H, N, D). Of 49 tokens and 32 channels a head torch's fused form takes two thirds of the time of
-products and softmax on one thread, and as long on two (64 and 512 groups, float32, AMD EPYC, torch 2.13); in bfloat16
-products are faster, as `softmax_attention` knows.
+Every form returns (B G, H, N, D). Of 49 tokens and 32 channels a head torch's fused form takes two thirds of the time
+of products and softmax on one thread, and as long on two (64 and 512 groups, float32, AMD EPYC, torch 2.13); in
+bfloat16 products are faster, as `softmax_attention` knows.
 """
 
 from __future__ import annotations
