@@ -104,7 +104,8 @@ def with_drop_path(resolved: Mapping[str, Any], rate: float) -> dict[str, Any]:
 def _depths(role: str, node: Mapping[str, Any], path: str, start: int) -> Iterator[tuple[str, int]]:
     """(path, depth) of the blocks of a resolved part whose first ones stand at depth `start`.
 
-    Parts that stand side by side begin at one depth; blocks behind them have the depth of the last (CrossViT's rule).
+    Parts, or rows of blocks, that stand side by side begin at one depth; blocks behind them have the depth of the last
+    (CrossViT's rule).
     """
     if role == "block":
         yield path, start
@@ -113,7 +114,8 @@ def _depths(role: str, node: Mapping[str, Any], path: str, start: int) -> Iterat
     end = start
     for name, inner, child in spec.children(role, node):
         beside = name.partition(".")[0] in parallel
-        first = start if beside else max(start, end - 1) if parallel else end
+        along = int(name.rpartition(".")[2]) if beside and inner == "block" else 0
+        first = start + along if beside else max(start, end - 1) if parallel else end
         for block, depth in _depths(inner, child, f"{path}.{name}", first):
             yield block, depth
             end = max(end, depth + 1)

@@ -2,6 +2,7 @@
 
 INDEX = {
     "branches": "branches:Branches",
+    "nested": "nested:Nested",
     "pyramid": "pyramid:Pyramid",
     "slow_fast": "slow_fast:SlowFast",
     "stack": "stack:Stack",

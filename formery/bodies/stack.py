@@ -153,23 +153,10 @@ class Stack(Body):
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Features:
         if self.merge is not None:
             x = self.merge(x, ctx)
-        x, ctx = self._placed(x, ctx)
+        x, ctx = placed(x, ctx, self.prefix, self.position)
         maps: dict[int, Tensor] = {}
         x = self.run(x, ctx, state, maps)
         return Features(x, ctx.grid if x.dim() == 3 else (), ctx.prefix, maps)
-
-    def _placed(self, x: Tensor, ctx: Context) -> tuple[Tensor, Context]:
-        """Positions added, prefix in front; what the context says of the grid's tokens then holds behind the prefix."""
-        if self.prefix is None:
-            return x if self.position is None else self.position(x, ctx), ctx
-        if ctx.bounds is not None:
-            raise CannotRun("packed sequences have no place for this model's prefix tokens; give each a row")
-        front = self.prefix.to(x.dtype).expand(x.shape[0], -1, -1)
-        count, grid = len(self.prefix), tuple(x.shape[1:-1])
-        x = torch.cat([front, x.flatten(1, -2)], dim=1)
-        if self.position is not None:  # which numbers the grid's tokens as they were
-            x = self.position(x, ctx.but(grid=grid, prefix=count))
-        return x, behind(ctx, count, grid)
 
     def run(self, x: Tensor, ctx: Context, state: State | None, maps: dict[int, Tensor]) -> Tensor:
         """The blocks. The stream passes on from block to block while the scheme stays of one kind."""
@@ -199,6 +186,20 @@ class Stack(Body):
             {"num_chs": block.dim, "reduction": self.stride, "module": f"blocks.{i}"}
             for i, block in enumerate(self.blocks)
         ]
+
+
+def placed(x: Tensor, ctx: Context, prefix: Tensor | None, position: Any) -> tuple[Tensor, Context]:
+    """Positions added, prefix in front; what the context says of the grid's tokens then holds behind the prefix."""
+    if prefix is None:
+        return x if position is None else position(x, ctx), ctx
+    if ctx.bounds is not None:
+        raise CannotRun("packed sequences have no place for this model's prefix tokens; give each a row")
+    front = prefix.to(x.dtype).expand(x.shape[0], -1, -1)
+    count, grid = len(prefix), tuple(x.shape[1:-1])
+    x = torch.cat([front, x.flatten(1, -2)], dim=1)
+    if position is not None:  # which numbers the grid's tokens as they were
+        x = position(x, ctx.but(grid=grid, prefix=count))
+    return x, behind(ctx, count, grid)
 
 
 def behind(ctx: Context, count: int, grid: Any) -> Context:

@@ -175,9 +175,10 @@ def test_groups_cover_all_parameters(name: str) -> None:
     patterns = [matcher["stem"], *(pattern for pattern, _ in matcher["blocks"])]
     missed = [n for n, _ in model.named_parameters() if not any(re.match(pattern, n) for pattern in patterns)]
     assert not missed
-    single = [pattern for pattern, _ in matcher["blocks"] if pattern.endswith(r"blocks\.(\d+)")]
+    single = [pattern for pattern, last in matcher["blocks"] if last is None]
     depths = {m.groups() for n, _ in model.named_parameters() for p in single if (m := re.match(p, n))}
-    assert len(depths) == len({re.sub(r"branches\.\d+\.", "", path) for path in blocks_of(model)})  # side by side: one
+    beside = r"branches\.\d+\.|inner\.|outer\."  # side by side: one depth
+    assert len(depths) == len({re.sub(beside, "", path) for path in blocks_of(model)})
     coarse = model.group_matcher(coarse=True)
     assert all(re.match(f"{coarse['stem']}|{coarse['blocks']}|^head", n) for n, _ in model.named_parameters())
 
@@ -249,7 +250,16 @@ def test_mixers_are_swapped_by_one_line(name: str) -> None:
 @images
 def test_other_channels_and_stochastic_depth(name: str) -> None:
     model = small(name, in_chans=1, drop_path_rate=0.2)
-    rates = [module.drop_path for module in model.modules() if hasattr(module, "drop_path")]
+    matcher = model.group_matcher()["blocks"]
+
+    def depth(path: str) -> tuple[int, ...]:
+        found, last = next((m, last) for pattern, last in matcher if (m := re.match(pattern, path)))
+        return (*map(int, found.groups()), *(last or ()))
+
+    dropping = [
+        (depth(path), module.drop_path) for path, module in model.named_modules() if hasattr(module, "drop_path")
+    ]
+    rates = [rate for _, rate in sorted(dropping)]
     assert rates == sorted(rates)
     assert (rates[0], rates[-1]) == (0.0, 0.2)
     assert model(inputs(model)[:, :1]).shape == (2, CLASSES)

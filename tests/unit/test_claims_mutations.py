@@ -49,6 +49,7 @@ from tests.unit import (
     claims_broken_efficientformer,
     claims_broken_nextvit,
     claims_broken_swin,
+    claims_broken_tnt,
     claims_broken_uniformer,
 )
 from tests.unit.claims_broken import BROKEN, Break, forgetful_cache
@@ -244,6 +245,7 @@ BREAKS: list[tuple[Check, Break]] = [
     *claims_broken_efficientformer.BROKEN,
     *claims_broken_crossformer.BROKEN,
     *claims_broken_swin.BROKEN,
+    *claims_broken_tnt.BROKEN,
     *claims_broken_uniformer.BROKEN,
     *claims_broken_convolutions.BROKEN,
     (metaformer.identity_trains, hardly_trained),

@@ -21,6 +21,7 @@ SMALL: dict[str, dict[str, Any]] = {
         name: {"img_size": 64}
         for name in (
             "crossvit_tiny",
+            "tnt_tiny",
             "uniformer_small",
             "efficientformer_l1",
             "efficientformerv2_s0",

@@ -9,6 +9,7 @@ INDEX = {
     "damped_average": "damped_average:DampedAverage",
     "deltanet": "deltanet:DeltaNet",
     "depthwise_conv": "depthwise_conv:DepthwiseConv",
+    "excited_mlp": "excited_mlp:ExcitedMLP",
     "fire": "spiking:Fire",
     "gated_chunk_attention": "gated_chunk_attention:GatedChunkAttention",
     "gated_deltanet": "gated_deltanet:GatedDeltaNet",

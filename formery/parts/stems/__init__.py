@@ -10,4 +10,5 @@ INDEX = {
     "scales": "scales:Scales",
     "spiking_convolutions": "frame_convolutions:SpikingConvolutions",
     "tokens": "tokens:Tokens",
+    "words": "words:Words",
 }
