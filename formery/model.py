@@ -404,7 +404,7 @@ class Model(nn.Module):
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Regular expressions that group parameters by depth, for layer-wise learning rates."""
         stage = r"^body\.stages\.(\d+)" if hasattr(self.body, "stages") else r"^body"
-        first = r"(?:stages\.0\.)?branches\.\d+\." if any(m.parallel for m in self._bodies()) else ""
+        first = r"(?:stages\.0\.)?branches\.\d+\." if any("branches" in m.parallel for m in self._bodies()) else ""
         if coarse:
             rest = "prefix|position|fusions|leaving|returning|inner|enter|joins|outer"
             return {"stem": r"^stem", "blocks": rf"^body\.(?:stages\.(\d+)|(?:branches\.\d+\.)?blocks\.(\d+)|({rest}))"}

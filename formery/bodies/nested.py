@@ -158,7 +158,8 @@ class Nested(Body):
             words = self.inner_position(words)
             x = words.reshape(x.shape)
         tokens, ctx = placed(self.enter(x, ctx), ctx, self.prefix, self.position)
-        pair, maps = Pair(words.flatten(1, 2), tokens), dict[int, Tensor]()
+        pair = Pair(words.flatten(1, 2), tokens)
+        maps: dict[int, Tensor] = {}
         for index in range(len(self.outer)):
             below = None if state is None else state.under(f"outer.{index}")
             if self.checkpointing and torch.is_grad_enabled() and below is None:

@@ -237,7 +237,8 @@ def test_mixers_are_swapped_by_one_line(name: str) -> None:
         for path, scheme in model.named_modules()
         for i in getattr(scheme, "bare", ())
     }
-    others = (".fusions.", ".local")  # what branches tell each other, and what is mixed beside a block's mixer
+    # What branches tell each other, what is mixed beside a block's mixer, and inside tokens.
+    others = (".fusions.", ".local", ".inner.")
     swapped = {
         type(m).__name__
         for path, m in model.mixers()

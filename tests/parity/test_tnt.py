@@ -7,6 +7,7 @@ import tests.tvshim  # noqa: F401 # before timm
 import pytest
 import timm
 import torch
+from torch.nn import functional as F
 
 import formery
 from formery.bodies.nested import Nested, Pair
@@ -93,3 +94,24 @@ def test_another_resolution() -> None:
     words = model.get_parameter("body.inner_position.table")
     assert words.shape == (4, 4, 24)  # bound to no image
     assert model(torch.randn(1, 3, 96, 96)).shape == (1, 3)
+
+
+def test_squeeze_and_excitation_under_the_authors_names() -> None:
+    """On the outer feed-forward network's branch: t + t tanh(W2 relu(W1 LN(mean t))), as the authors' code has it."""
+    model = formery.create_model("tnt_tiny", img_size=32, num_classes=3, override={"body.outer.*": tnt.excited(3)})
+    randomised(model)
+    theirs = model.to_published("authors")
+    assert theirs["blocks.0.se_layer.fc.1.weight"].shape == (48, 192)
+    again = formery.create_model("tnt_tiny", img_size=32, num_classes=3, override={"body.outer.*": tnt.excited(3)})
+    assert again.eval().load_published(theirs) == []
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(again(images), model(images))
+        excited, x = model.get_submodule("body.outer.5.sublayers.1"), torch.randn(2, 5, 192)
+        own = {n.removeprefix("blocks.5."): t for n, t in theirs.items() if n.startswith("blocks.5.")}
+        t = F.linear(x, own["outer_mlp.fc1.weight"], own["outer_mlp.fc1.bias"])
+        t = F.linear(F.gelu(t), own["outer_mlp.fc2.weight"], own["outer_mlp.fc2.bias"])
+        mean = F.layer_norm(t.mean(1, keepdim=True), (192,), own["se_layer.fc.0.weight"], own["se_layer.fc.0.bias"])
+        hidden = F.linear(mean, own["se_layer.fc.1.weight"], own["se_layer.fc.1.bias"]).relu()
+        gate = F.linear(hidden, own["se_layer.fc.3.weight"], own["se_layer.fc.3.bias"]).tanh()
+        assert error(excited(x), t + t * gate) < WANTED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from typing import Any
 
 import pytest
@@ -27,7 +28,12 @@ def added_twice(patch: pytest.MonkeyPatch) -> None:
 def whole_image(patch: pytest.MonkeyPatch) -> None:
     """The convolution sees what is beyond the patch."""
     whole = Words.__init__
-    patch.setattr(Words, "__init__", lambda self, **options: whole(self, **options | {"across": True}))
+
+    @wraps(whole)
+    def init(self: Words, **options: Any) -> None:
+        whole(self, **options | {"across": True})
+
+    patch.setattr(Words, "__init__", init)
 
 
 def nothing_told(patch: pytest.MonkeyPatch) -> None:

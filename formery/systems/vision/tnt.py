@@ -45,6 +45,16 @@ def block(heads: int) -> dict[str, Any]:
     return {"mixer": mixer, "channel": {"kind": "mlp", "ratio": 4.0}, "scheme": {"kind": "pre", "norm": NORM}}
 
 
+def excited(heads: int) -> dict[str, Any]:
+    """The outer block with squeeze and excitation, an option of the authors' code that no released model has."""
+    plain = block(heads)
+    return {
+        "kind": "sequence",
+        "sublayers": [plain["mixer"], {"kind": "excited_mlp", "norm": NORM}],
+        "scheme": plain["scheme"],
+    }
+
+
 def dialects(resolved: Mapping[str, Any]) -> list[Dialect]:
     """The authors' names, whose files have an unused table beside them, and timm's."""
     word = resolved["stem"]["width"] if resolved["stem"]["kind"] == "words" else 1
@@ -95,14 +105,16 @@ def block_rules(
     for kind, dim in (("inner", word), ("outer", width)):
         norm1, attention, norm2, mlp = (f"{theirs}{name}" for name in names[kind])
         path = f"{ours}{kind}{number}"
-        rules += [
-            Rule(f"{path}.scheme.norms.0", norm1),
-            Rule(f"{path}.mixer.qkv", (f"{attention}.qk", f"{attention}.v"), sizes=(2 * dim, dim)),
-            Rule(f"{path}.mixer.out", f"{attention}.proj"),
-            Rule(f"{path}.scheme.norms.1", norm2),
-            Rule(f"{path}.channel.expand", f"{mlp}.fc1"),
-            Rule(f"{path}.channel.reduce", f"{mlp}.fc2"),
-        ]
+        rules += [Rule(f"{path}.scheme.norms.0", norm1), Rule(f"{path}.scheme.norms.1", norm2)]
+        for mixer, channel in (("mixer", "channel"), ("sublayers.0", "sublayers.1.mlp")):
+            rules += [
+                Rule(f"{path}.{mixer}.qkv", (f"{attention}.qk", f"{attention}.v"), sizes=(2 * dim, dim)),
+                Rule(f"{path}.{mixer}.out", f"{attention}.proj"),
+                Rule(f"{path}.{channel}.expand", f"{mlp}.fc1"),
+                Rule(f"{path}.{channel}.reduce", f"{mlp}.fc2"),
+            ]
+    excited = (("norm", 0), ("reduce", 1), ("expand", 3))
+    rules += [Rule(f"{ours}outer{number}.sublayers.1.{x}", f"{theirs}se_layer.fc.{y}") for x, y in excited]
     return tuple(rules)
 
 
