@@ -12,15 +12,15 @@ from formery.claims import nextvit
 from formery.claims.check import Check
 from formery.parts.mixers.multi_head_conv import MultiHeadConv
 from formery.parts.mixers.pooled_attention import PooledAttention
-from formery.rewrites import affine
+from formery.rewrites import fold_steps
 from formery.runtime.onnx_model import OnnxModel
 from tests.unit.claims_broken import Break
 
 
 def shifted_a_little(patch: pytest.MonkeyPatch) -> None:
     """A batch norm whose shift is off by a millionth."""
-    whole = affine.batch_norm_map
-    patch.setattr(affine, "batch_norm_map", lambda norm: (whole(norm)[0], whole(norm)[1] * (1 + 1e-6)))
+    whole = fold_steps.affine_map
+    patch.setattr(fold_steps, "affine_map", lambda norm: (whole(norm)[0], whole(norm)[1] * (1 + 1e-6)))
 
 
 def not_merged(patch: pytest.MonkeyPatch) -> None:
