@@ -20,9 +20,9 @@ CLOSE = 1e-3
 
 NOTES = """\
 One step of training in float32 with a batch of 8: forward, cross-entropy, backward, AdamW (torch's own, over all
-parameters). Both models hold the same weights, and the norms of their gradients agree before anything is timed.
-Nothing is dropped at random. timm runs in both memory formats, and the better one is the base. Errors are those of
-the gradient's norm.
+parameters). Both models hold the same weights, and the norms of their gradients agree before anything is timed. Both
+are in training mode; nothing is dropped at random. timm runs in both memory formats, and the better one is the base.
+Errors are those of the gradient's norm.
 """
 
 
@@ -39,7 +39,9 @@ def table(threads: int, seconds: float, only: str = "") -> Record:
 
 def measured(name: str, threads: int, seconds: float) -> tuple[Comparison, dict[str, float]]:
     """One cell, and the differences of the gradients' norms."""
-    theirs, ours = pair(name)
+    theirs, ours = (model.train() for model in pair(name))
+    if hasattr(theirs, "set_distilled_training"):  # both heads learn, as ours do
+        theirs.set_distilled_training(True)
     last = copy.deepcopy(theirs).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = images_for(ours, BATCH)
     macs = 3 * count_macs(ours, images).total

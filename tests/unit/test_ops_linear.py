@@ -357,7 +357,7 @@ def test_an_activation_is_fused_where_that_was_measured_to_be_faster(
     impose(None)
 
 
-@pytest.mark.parametrize(("rows", "biased"), [(1024, True), (1500, False)])
+@pytest.mark.parametrize(("rows", "biased"), [(1500, True), (4096, True), (4500, False)])
 def test_gradients_over_many_rows(rows: int, biased: bool) -> None:
     """To the second order, and for those tensors alone that want one."""
     draw = torch.Generator().manual_seed(0)
