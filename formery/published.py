@@ -127,6 +127,7 @@ def load_published(
         raise BadWeights("published weights fit the model as published; load them before rewriting it")
     theirs = read(source)
     dialect = recognise(model, theirs)
+    _check_doubts(model, theirs, source)
     changes = adopted(model, theirs, dialect, own_config=own_config)
     wanted = img_size if img_size is not None else model.resolved["stem"].get("img_size")
     new = override(model.resolved, changes) if changes else model.resolved
@@ -195,6 +196,16 @@ def _check_config(model: Model, source: str | Path | Mapping[str, Any]) -> None:
             f"{path} is {short(ours)} in {model.name}, {short(theirs)} by the config beside these weights{more}; "
             f"use create_model({_as_argument(source)!r})"
         )
+
+
+def _check_doubts(model: Model, theirs: Mapping[str, Tensor], source: str | Path | Mapping[str, Any]) -> None:
+    """BadWeights where the system knows from a file's name or tensors that the weights are another model's, or cannot
+    know whose they are (a system's `doubt`: options that shapes do not show)."""
+    family = cards.card_of_variant(model.name) or cards.cards().get(model.name)
+    doubt = None if family is None else getattr(cards.module_of(family), "doubt", None)
+    name = "" if isinstance(source, Mapping) else Path(source).name
+    if doubt is not None and (why := doubt(model.resolved, theirs, name)):
+        raise BadWeights(why)
 
 
 def _as_argument(source: Any) -> str:

@@ -21,7 +21,7 @@ from ..parts.heads.head import Features
 from ..parts.mixers.mixer import CLASS_ROW, Mixer
 from ..parts.strides import per_axis
 from ..spec import BlockSpec, MergeSpec, Place, build
-from .blocks.base import BaseBlock
+from .blocks.base import WATCH, BaseBlock
 from .blocks.spreading import spread_blocks
 from .body import Body
 
@@ -131,9 +131,14 @@ class SlowFast(Body):
         """One block."""
         x, token, scores = tokens
         steps = list(block.steps())
+        told = None if ctx.record is None else ctx.record.get(WATCH)
         while steps and _on_maps(steps[0][2]):
-            index, _, part = steps.pop(0)
-            x = block.scheme.step(x, index, _Calls(part, ctx, None), ctx)
+            index, name, part = steps.pop(0)
+            before, x = x, block.scheme.step(x, index, _Calls(part, ctx, None), ctx)
+            if told is not None:
+                told(block, name, before, x)
+        if not steps:  # the rest of the block was taken away
+            return Tokens(x, token, scores)
         grid = tuple(x.shape[1:-1])
         flat = x.flatten(1, -2)
         count = flat.shape[1]
@@ -141,10 +146,9 @@ class SlowFast(Body):
         watch = _Calls(nn.Identity(), ctx.but(grid=(), prefix=0), [])
         if kept == count:
             whole = self._slow(block, steps, torch.cat([token, flat], dim=1), watch, ctx)
-            new = watch.row(1, count)
-            old = None if scores is None else scores.flatten(1)
-            marks = self._mixed(old, new)
-            return Tokens(whole[:, 1:].unflatten(1, grid), whole[:, :1], marks.unflatten(1, grid))
+            marks = self._mixed(None if scores is None else scores.flatten(1), watch.row(1, count))
+            after = None if marks is None else marks.unflatten(1, grid)
+            return Tokens(whole[:, 1:].unflatten(1, grid), whole[:, :1], after)
         marks = flat.new_full(flat.shape[:2], 1 / count) if scores is None else scores.flatten(1)
         order = marks.sort(dim=1, descending=True, stable=True).indices
         chosen, others = order[:, :kept], order[:, kept:]
@@ -156,22 +160,25 @@ class SlowFast(Body):
         whole = self._slow(block, steps, front, watch, ctx)
         left = left + watch.added()
         flat = flat.scatter(1, _wide(chosen, flat), whole[:, 1:-1]).scatter(1, _wide(others, flat), left)
-        new = watch.row(1, kept)
-        marks = marks.scatter(1, chosen, self._mixed(None if scores is None else marks.gather(1, chosen), new))
+        renewed = self._mixed(None if scores is None else marks.gather(1, chosen), watch.row(1, kept))
+        marks = marks if renewed is None else marks.scatter(1, chosen, renewed.to(marks.dtype))
         return Tokens(flat.unflatten(1, grid), whole[:, :1], marks.unflatten(1, grid))
 
     def _slow(self, block: Any, steps: list[Any], x: Tensor, watch: _Calls, ctx: Context) -> Tensor:
         """The block's sublayers on the tokens handed in."""
         stream = block.scheme.start(x)
-        for index, _, part in steps:
+        told = None if ctx.record is None else ctx.record.get(WATCH)
+        for index, name, part in steps:
             watch.part, watch.scale = part, block.scheme.scales[index]
-            stream = block.scheme.step(stream, index, watch, ctx)
+            before, stream = stream, block.scheme.step(stream, index, watch, ctx)
+            if told is not None:
+                told(block, name, block.scheme.finish(before), block.scheme.finish(stream))
         finished: Tensor = block.scheme.finish(stream)
         return finished
 
-    def _mixed(self, old: Tensor | None, new: Tensor) -> Tensor:
-        """Scores after a block; the first takes what there is."""
-        return new if old is None else torch.lerp(old, new.to(old.dtype), self.trade)
+    def _mixed(self, old: Tensor | None, new: Tensor | None) -> Tensor | None:
+        """Scores after a block; the first takes what there is, one without a mixer leaves them."""
+        return new if old is None else old if new is None else torch.lerp(old, new.to(old.dtype), self.trade)
 
     def feature_info(self) -> list[dict[str, Any]]:
         return [
@@ -203,10 +210,10 @@ class _Calls:
         """(B, 1, C) what all sublayers together added to the last token."""
         return torch.stack(self.notes or []).sum(0)
 
-    def row(self, first: int, count: int) -> Tensor:
-        """(B, count) of the class token's attention, from token `first` on; the mean of all mixers of the block."""
+    def row(self, first: int, count: int) -> Tensor | None:
+        """(B, count) of the class token's attention, from token `first` on, the mean over mixers; None without any."""
         rows = [row[:, first : first + count] for row in self.rows]
-        return rows[0] if len(rows) == 1 else torch.stack(rows).mean(0)
+        return None if not rows else rows[0] if len(rows) == 1 else torch.stack(rows).mean(0)
 
 
 def _likeness(x: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from .comparing import relative
 from .figures import counted
 from .uniformer_learning import local_then_global
 
-__all__ = ["figures", "fewer_tokens", "inflation", "local_affinity", "local_then_global"]
+__all__ = ["figures", "fewer_tokens", "inflation", "one_window", "local_affinity", "local_then_global"]
 
 
 @check
@@ -76,6 +76,23 @@ def fewer_tokens(seed: int, progress: Progress) -> Measured:
     )
     value = {"ratios": ratios, "equal": equal}
     return Measured(value, equal and all(0.22 <= r <= 0.28 for r in ratios), said + str(equal), "a quarter")
+
+
+@check
+def one_window(seed: int, progress: Progress) -> Measured:
+    """A block of windows and one of relations between all tokens, of the same weights, on a map that is one window."""
+    spec = uniformer.dense([1, 1, 4, 1], [16, 16, 16, 16], head_dim=8, window=6)
+    blocks, found = spec["body"]["stages"][2]["blocks"], {}
+    for side in (6, 7):
+        windowed, whole = (build("block", b, 16, place=Place(grid=(side, side))) for b in (blocks[0], blocks[3]))
+        with torch.no_grad():
+            for parameter in whole.parameters():
+                parameter.copy_(torch.randn_like(parameter) * 0.3)
+            windowed.load_state_dict(whole.state_dict())
+            x = torch.randn(2, side, side, 16)
+            found[side] = relative(windowed(x), whole(x))
+    said = f"difference {found[6]:.1e} of the scale on a map of one window, {found[7]:.2g} on one that is a token wider"
+    return Measured({str(k): v for k, v in found.items()}, found[6] <= 1e-6 < found[7], said)
 
 
 FRAMES = 8

@@ -52,9 +52,16 @@ def passes_by_the_class_token(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SlowFast, "_through", through)
 
 
+def smaller_windows(patch: pytest.MonkeyPatch) -> None:
+    """Windows of half the size that was asked for."""
+    whole = uniformer.uniformer.dense
+    patch.setattr(uniformer.uniformer, "dense", lambda *args, window, **more: whole(*args, window=window // 2, **more))
+
+
 BROKEN = [
     (uniformer.fewer_tokens, all_kept),
     (uniformer.fewer_tokens, passes_by_the_class_token),
     (uniformer.local_affinity, activated_aggregator),
     (uniformer.inflation, mean_at_the_centre),
+    (uniformer.one_window, smaller_windows),
 ]

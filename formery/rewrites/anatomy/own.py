@@ -9,6 +9,7 @@ from torch import nn
 from ... import registry
 from ...bodies.blocks.base import BaseBlock
 from ...bodies.pyramid import Pyramid
+from ...bodies.slow_fast import SlowFast
 from ...bodies.stack import Stack
 from ...errors import CannotRewrite
 from ...model import Model
@@ -37,7 +38,7 @@ def anatomy(model: nn.Module) -> Anatomy:
         elif number:
             sources = (Source(stacks[number - 1][0], "other", "the stage before it, without a merge between"),)
         following = stacks[number + 1] if number + 1 < len(stacks) else None
-        prefix += 0 if stack.prefix is None else len(stack.prefix)
+        prefix += 0 if isinstance(stack, SlowFast) or stack.prefix is None else len(stack.prefix)
         stages.append(
             Stage(
                 path,
@@ -54,15 +55,15 @@ def anatomy(model: nn.Module) -> Anatomy:
     return Anatomy("formery", type(model).__name__, tuple(stages), tuple(_pairs(model)), head_norm, reader, tied)
 
 
-def _stacks(body: nn.Module, path: str) -> Iterator[tuple[str, Stack]]:
-    if type(body) is Stack:
+def _stacks(body: nn.Module, path: str) -> Iterator[tuple[str, Stack | SlowFast]]:
+    if type(body) is Stack or type(body) is SlowFast:
         yield path, body
     elif type(body) is Pyramid:
         for index, stage in enumerate(body.stages):
             yield from _stacks(stage, f"{path}.stages.{index}")
     else:
         kind = registry.name_of("body", type(body)) or type(body).__name__
-        raise CannotRewrite(f"{path}: rewrites do not know the body {kind!r}; they know stack and pyramid")
+        raise CannotRewrite(f"{path}: rewrites do not know the body {kind!r}; they know stack, slow_fast and pyramid")
 
 
 def _from_part(part: Part, path: str) -> tuple[Source, ...]:
@@ -81,8 +82,11 @@ def _from_part(part: Part, path: str) -> tuple[Source, ...]:
     return tuple(sources)
 
 
-def _placed(stack: Stack, path: str) -> Iterator[Source]:
+def _placed(stack: Stack | SlowFast, path: str) -> Iterator[Source]:
     """What a stack puts in front of its tokens and adds to them."""
+    if isinstance(stack, SlowFast):
+        yield Source(path, "other", "a class token, and tokens that stand for others")
+        return
     if stack.prefix is not None:
         yield Source(f"{path}.prefix", "table")
     position = stack.position
@@ -153,7 +157,7 @@ def _readers(part: Part, path: str) -> tuple[str, ...]:
     return tuple(f"{path}.{name}" for name in names) if all(is_pointwise(m) for m in modules) else ()
 
 
-def _merge_exit(path: str, stack: Stack) -> Exit:
+def _merge_exit(path: str, stack: Stack | SlowFast) -> Exit:
     merge = stack.merge
     if merge is None:
         return Exit(why=f"{path} reads it without a merge")

@@ -187,6 +187,35 @@ def dialects(resolved: Mapping[str, Any]) -> list[Dialect]:
     return [Dialect("authors", tuple(rules), ignores=(r"num_batches_tracked$",))]
 
 
+def doubt(resolved: Mapping[str, Any], theirs: Mapping[str, Any], file: str) -> str | None:
+    """Why these weights may have heads of another width than the model, which no shape shows; None if they have not.
+
+    The authors' names of files tell: small_plus and token labelling (tl) have heads of 32 channels unless they say
+    dim64, all others 64. Tensors without a file are taken for the model's, but for those of token labelling.
+    """
+    last = resolved["body"]["stages"][-1]
+    heads = next((part.get("heads") for block in last["blocks"] for part in block.get("sublayers", ())[1:]), None)
+    if not heads or last["kind"] == "slow_fast":
+        return None
+    ours, labelled = last["dim_out"] // heads, "aux_head.weight" in theirs
+    if "uniformer_" not in file:
+        if labelled and last["dim_out"] == 512:
+            return (
+                "these weights of token labelling have heads of 32 channels, or of 64 where their file is called "
+                f"dim64, and no shape tells (here they have {ours}); give the file by its published name"
+            )
+        return None
+    wide = "dim64" in file or "large" in file or not (labelled or "_tl_" in file or "small_plus" in file)
+    if ours == (64 if wide else 32):
+        return None
+    theirs_heads = [stage["dim_out"] // (64 if wide else 32) for stage in resolved["body"]["stages"][2:]]
+    change = {f"body.stages.{i}.mixer.heads": n for i, n in enumerate(theirs_heads, start=2)}
+    return (
+        f"{file} has heads of {64 if wide else 32} channels, this model of {ours}, which no shape tells; "
+        f"build it with override={change}"
+    )
+
+
 def _embedding(stem: Mapping[str, Any]) -> list[Rule]:
     """The stem's tensors: with several convolutions, a sequence of convolution, norm and activation there."""
     if stem["kind"] != "convs":
