@@ -99,7 +99,7 @@ def images_for(model: formery.Model, batch: int) -> Tensor:
 def pair(name: str) -> tuple[nn.Module, formery.Model]:
     """timm's model and ours with its weights. Vectors are drawn: fresh layer scales of 1e-6 would hide whole blocks."""
     torch.manual_seed(0)
-    theirs = timm.create_model(NAMES[name]).eval()
+    theirs = timm.create_model(NAMES[name], drop_path_rate=0.0).eval()
     with torch.no_grad():
         for parameter in theirs.parameters():
             if parameter.dim() == 1:

@@ -39,9 +39,11 @@ def table(threads: int, seconds: float, only: str = "") -> Record:
 
 def measured(name: str, threads: int, seconds: float) -> tuple[Comparison, dict[str, float]]:
     """One cell, and the differences of the gradients' norms."""
-    theirs, ours = (model.train() for model in pair(name))
-    if hasattr(theirs, "set_distilled_training"):  # both heads learn, as ours do
-        theirs.set_distilled_training(True)
+    theirs, ours = pair(name)
+    theirs.train()
+    ours.train()
+    if callable(both_heads := getattr(theirs, "set_distilled_training", None)):  # as ours do
+        both_heads(True)
     last = copy.deepcopy(theirs).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = images_for(ours, BATCH)
     macs = 3 * count_macs(ours, images).total
