@@ -97,7 +97,7 @@ def with_drop_path(resolved: Mapping[str, Any], rate: float) -> dict[str, Any]:
         raise BadSpec(f"drop_path_rate is at least 0 and below 1, got {rate!r}")
     places = dict(_depths("body", resolved["body"], "body", 0))
     deepest = max(1, *places.values(), 1)
-    ramp = {f"{path}.scheme.drop_path": rate * depth / deepest for path, depth in places.items()}
+    ramp = {f"{path}.scheme.drop_path": rate * (depth / deepest) for path, depth in places.items()}
     return spec.override(resolved, ramp) if ramp else dict(resolved)
 
 

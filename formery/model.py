@@ -91,6 +91,10 @@ class Model(nn.Module):
             _check_pool(self.head.pool, self.head, self.body)
         if not self.head.causal:
             return
+        if self.stem.modality == "text" and self.stem.stride > 1:
+            raise BadSpec(
+                "stem: its tokens join neighbouring words, so they cannot predict the next one; take 'tokens'"
+            )
         if self.body.num_prefix:
             raise BadSpec("body.prefix: tokens in front of a text have no place in a stream of it; set it to 0")
         for path, mixer in self.mixers():
@@ -199,7 +203,7 @@ class Model(nn.Module):
             "std": tuple(pre["std"]),
             "interpolation": pre["interpolation"],
             "crop_pct": pre["crop_pct"],
-            "first_conv": each(lambda name: f"stem.{name}", self.stem.first) if visual else None,
+            "first_conv": each(lambda name: name and f"stem.{name}", self.stem.first) if visual else None,
             "classifier": next(
                 (f"head.{n}" for n in ("fc", "scores") if getattr(self.head, n, None) is not None), None
             ),
@@ -388,7 +392,7 @@ class Model(nn.Module):
         _check_pool(resolved["head"]["pool"], self.head, self.body)
         like = next(self.parameters())
         self.head.set_classes(num_classes, self._std)
-        self.head.pool = resolved["head"]["pool"]
+        self.head.set_pool(resolved["head"]["pool"], self._std)
         self.head.to(device=like.device, dtype=like.dtype).train(self.training)
         if num_classes != self.resolved["head"]["num_classes"]:  # names of classes that are gone
             self.extra = {key: value for key, value in self.extra.items() if key != "classes"}

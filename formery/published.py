@@ -21,7 +21,7 @@ from .weights import Dialect, expected, match, plain, to_ours, to_theirs
 if TYPE_CHECKING:
     from .model import Model
 
-WRAPPERS = ("model", "state_dict", "model_state_dict", "module", "params")
+WRAPPERS = ("model", "state_dict", "model_state_dict", "module", "params", "state_dict_ema")
 """Keys under which published files keep the state dict."""
 
 
@@ -332,6 +332,9 @@ def change_channels(model: Model, in_chans: int) -> None:
 
     Repeated kernels are scaled so that an image with equal channels gives what it gave before.
     """
+    if model.stem.first is None:
+        kind = model.resolved["stem"]["kind"]
+        raise BadWeights(f"in_chans: stem {kind!r} has no convolution whose channels could be changed; leave it out")
     old = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     extra = model.extra
     model.rebuild(override(model.resolved, {"stem.in_chans": in_chans}))

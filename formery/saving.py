@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from . import registry
 from .errors import BadFile, BadSpec, BadWeights, CannotRewrite, UnknownName
 from .files import atomic, read_json, sha256, write_json
+from .parts.part import Part
 
 if TYPE_CHECKING:
     from .model import Model
@@ -276,6 +277,9 @@ def put(model: Model, tensors: Mapping[str, Tensor], source: str) -> None:
     model._tie()
     for parameter in model.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
+    for part in model.modules():
+        for name in part.frozen if isinstance(part, Part) else ():
+            part.get_parameter(name).requires_grad_(False)
     model.reset_derived()
 
 

@@ -44,6 +44,8 @@ class Part(nn.Module):
     """Names of its parameters that all parts of its class in one stack of blocks have in common."""
     undecayed: tuple[str, ...] = ()
     """Names of its parameters that weight decay should leave alone (beyond vectors, which it leaves alone anyway)."""
+    frozen: tuple[str, ...] = ()
+    """Names of its parameters that stay as they began: saved and counted like others, without gradient."""
 
     parallel: tuple[str, ...] = ()
     """Options whose parts stand side by side, so that their blocks begin at one depth."""

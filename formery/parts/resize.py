@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Literal
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -10,13 +11,15 @@ from torch.nn import functional as F
 Grid = tuple[int, ...]
 
 
-def resize_grid(table: Tensor, old: Grid, new: Grid, *, antialias: bool = True) -> Tensor:
-    """A table (*old, C) of positions at the grid `new`: bicubic on maps (antialiased or not), linear on others."""
+def resize_grid(
+    table: Tensor, old: Grid, new: Grid, *, antialias: bool = True, mode: Literal["bicubic", "bilinear"] = "bicubic"
+) -> Tensor:
+    """A table (*old, C) of positions at the grid `new`: by `mode` on maps (antialiased or not), linear on others."""
     if old == new:
         return table
     maps = table.movedim(-1, 0)[None].float()
     if len(old) == 2:
-        resized = F.interpolate(maps, size=new, mode="bicubic", antialias=antialias, align_corners=False)
+        resized = F.interpolate(maps, size=new, mode=mode, antialias=antialias, align_corners=False)
     else:
         resized = F.interpolate(maps, size=new, mode="linear" if len(old) == 1 else "trilinear", align_corners=False)
     return resized[0].movedim(0, -1).to(table.dtype)

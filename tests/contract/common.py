@@ -34,12 +34,20 @@ def weighted(y: Tensor) -> Tensor:
     return (y * weights.to(y)).sum()
 
 
+def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Its parameters by name, those apart that parts declare to be frozen; no others are without gradient."""
+    frozen = {id(m.get_parameter(n)) for m in module.modules() for n in getattr(m, "frozen", ())}
+    assert frozen == {id(p) for p in module.parameters() if not p.requires_grad}
+    return {name: p for name, p in module.named_parameters() if id(p) not in frozen}
+
+
 def check_gradients(module: nn.Module, forward: Forward, x: Tensor, *, slopes: bool = True) -> None:
     """A gradient for the input and every parameter; with `slopes`, along one direction, that which differences show."""
     x = x.clone().requires_grad_()
-    tensors = [x, *module.parameters()]
+    parameters = trainable(module)
+    tensors = [x, *parameters.values()]
     gradients = torch.autograd.grad(weighted(forward(x)), tensors, allow_unused=True)
-    names = ["input", *(name for name, _ in module.named_parameters())]
+    names = ["input", *parameters]
     without = [name for name, g in zip(names, gradients, strict=True) if g is None or not g.any()]
     assert not without, f"no gradient reaches {without}"
     if not slopes:

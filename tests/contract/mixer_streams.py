@@ -54,7 +54,7 @@ def check_any_split_gives_the_whole(subject: Subject) -> None:
 @promise(streams="any", rank=1)
 def check_gradients_pass_through_a_stream(subject: Subject) -> None:
     mixer, x = subject.make(), subject.tokens().requires_grad_()
-    tensors = [x, *mixer.parameters()]
+    tensors = [x, *common.trainable(mixer).values()]
     whole = torch.autograd.grad(common.weighted(mixer(x, ordered(subject))), tensors)
     for split in ([8, 8, 8], [1] * 24, [5, 1, 11, 7]):
         chunks = torch.autograd.grad(common.weighted(streamed(mixer, x, split)), tensors)

@@ -64,7 +64,9 @@ class Subject:
 
 def _maps(instance: Any) -> str:
     """Whether a mixer takes maps "only", maps "too", or reads them "row by row"."""
-    return "row by row" if 2 not in instance.grids else "too" if 1 in instance.grids else "only"
+    if 2 not in instance.grids:
+        return "row by row"
+    return "too" if 1 in instance.grids or getattr(instance, "sees_prefix", False) else "only"
 
 
 DERIVED: dict[str, Callable[[Subject, Any], Any]] = {

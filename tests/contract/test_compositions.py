@@ -14,7 +14,7 @@ from torch import Tensor
 
 from formery import formats, registry, spec
 from formery.model import Model
-from tests.contract.common import close
+from tests.contract.common import close, trainable
 from tests.contract.subjects import DIM, GRIDS, Subject, classes, moved
 
 VOCAB, LENGTH, SIZE = 17, 24, 16
@@ -124,7 +124,7 @@ def check_learns_and_comes_back(model: Model, inputs: Tensor) -> None:
     """Gradients reach every parameter; what is saved is loaded bit for bit, and answers alike."""
     output = model.train()(inputs)
     output.square().mean().backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in trainable(model).values())
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         model.eval().save_pretrained(folder)
         loaded = Model.from_pretrained(folder).eval()

@@ -44,8 +44,9 @@ def left_out(subject: Subject) -> set[str]:
     out |= ROUNDING if mixer.surrogate else set()
     out |= {"check_other_sizes"} if mixer.fixed_grid else {"check_bound_to_one_grid"}
     out |= {"check_maps_row_by_row"} if rank != 1 or 2 in mixer.grids else set()
-    out |= {"check_prefix_is_left_alone"} if rank != 2 or 1 in mixer.grids else set()
-    out |= {"check_prefix_is_mixed_in"} if rank != 2 or 1 not in mixer.grids or mixer.fixed_grid else set()
+    out |= {"check_prefix_is_left_alone"} if rank != 2 or 1 in mixer.grids or mixer.sees_prefix else set()
+    sees_prefix = 1 in mixer.grids or mixer.sees_prefix
+    out |= {"check_prefix_is_mixed_in"} if rank != 2 or not sees_prefix or mixer.fixed_grid else set()
     out |= {"check_compiles"} if rank != min(mixer.grids) else set()
     out |= {"check_exports"} if rank != min(mixer.grids) or not mixer.exports else set()
     return out

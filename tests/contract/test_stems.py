@@ -48,14 +48,16 @@ def check_tokens_are_as_it_says(subject: Subject) -> None:
     stem = made(subject)
     tokens, ctx = stem(raw(stem, 2), NOTHING)
     larger = stem(raw(stem, 2, 2 * SIZE), NOTHING)[0]
-    each_grid = grids(stem.grid) if stem.modality in ("image", "video") else [(SIZE,)]
+    pictures = stem.modality in ("image", "video")
+    each_grid = grids(stem.grid) if pictures else [(stem.tokens_of(SIZE),)]
     told = several(tokens), several(larger), each_grid, several(stem.dim), several(stem.stride)
     for x, more, grid, width, stride in zip(*told, strict=True):
         assert x.shape == (2, *grid, width)
         assert x.dtype == torch.float64
         last, side = (stride.values[-1], -2) if isinstance(stride, PerAxis) else (stride, 1)
-        assert more.shape[side] == (grid[0] if stem.fixed_grid else 2 * SIZE // last)
-        assert round(SIZE / last) == grid[-1 if len(grid) == 3 else 0]
+        twice = 2 * SIZE // last if pictures else stem.tokens_of(2 * SIZE)
+        assert more.shape[side] == (grid[0] if stem.fixed_grid else twice)
+        assert not pictures or round(SIZE / last) == grid[-1 if len(grid) == 3 else 0]
     assert ctx == NOTHING
 
 
@@ -64,7 +66,7 @@ def check_every_parameter_is_reached(subject: Subject) -> None:
     stem = made(subject)
     ids = torch.arange(stem.vocab)[None] if stem.modality == "text" else raw(stem, 2)
     common.weighted(joined(stem(ids, NOTHING)[0])).backward()
-    assert all(p.grad is not None and p.grad.any() for p in stem.parameters())
+    assert all(p.grad is not None and p.grad.any() for p in common.trainable(stem).values())
 
 
 @STEMS.promise()

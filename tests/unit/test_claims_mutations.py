@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from formery import cards
 from formery.claims import (
+    cct,
     convnext,
     decoder,
     figures,
@@ -23,6 +24,7 @@ from formery.claims import (
     olmo_hybrid,
     olmo_hybrid_learning,
     pre_rmsnorm,
+    t2tvit,
     tcnca,
     verify,
     vit,
@@ -31,6 +33,7 @@ from formery.claims.check import Check
 from formery.claims.verifying import check_of, chosen
 from formery.ops import legendre_memory
 from formery.ops.temporal_convolution import temporal_convolution
+from formery.parts.heads.classes import Classes
 from formery.parts.mixers import segment_attention
 from formery.parts.mixers.attention import Attention
 from formery.parts.mixers.pooling import Pooling
@@ -38,6 +41,7 @@ from formery.parts.norms.layer import Layer
 from formery.parts.positions.learned import Learned
 from formery.parts.schemes import gated
 from formery.parts.schemes.scheme import LayerScale
+from formery.parts.stems import tokens_to_token
 from formery.parts.stems.patches import Patches
 from formery.rewrites.checks import pre_rmsnorm as checks
 from formery.rewrites.drop import Drop
@@ -154,6 +158,42 @@ def without_places(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Learned, "forward", lambda self, x, *_: x)
 
 
+def sums_without_softmax(patch: pytest.MonkeyPatch) -> None:
+    def weighted(self: Classes, features: Any, ctx: Any) -> Tensor:
+        assert self.weigh is not None
+        return (self.weigh(features.x).sigmoid() * features.x).mean(1)
+
+    patch.setattr(Classes, "_weighted", weighted)
+
+
+def with_positions(patch: pytest.MonkeyPatch) -> None:
+    """The variant keeps its table, which fits one size."""
+    whole = cct.create_model
+    patch.setattr(cct, "create_model", lambda name, img_size, override: whole(name, img_size=img_size))
+    patch.setattr(torch.nn.Module, "load_state_dict", lambda self, state: None)
+
+
+def hard_splits(patch: pytest.MonkeyPatch) -> None:
+    """Patches that do not overlap."""
+    patch.setattr(t2tvit, "soft_split", lambda x, size, stride, padding: x[:, ::stride, ::stride])
+
+
+def other_padding(patch: pytest.MonkeyPatch) -> None:
+    whole = tokens_to_token.soft_split
+    patch.setattr(tokens_to_token, "soft_split", lambda x, *split: whole(x.roll(1, dims=2), *split))
+
+
+def features_without_norm(patch: pytest.MonkeyPatch) -> None:
+    """The exponent lacks half the squared length, without which products do not estimate exp(q . k)."""
+    whole = t2tvit.positive_features
+
+    def features(x: Tensor, draws: Tensor) -> Any:
+        found, largest = whole(x, draws)
+        return found * (x.square().sum(-1, keepdim=True) / 2).exp(), largest
+
+    patch.setattr(t2tvit, "positive_features", features)
+
+
 def hardly_trained(patch: pytest.MonkeyPatch) -> None:
     whole = metaformer_learning.trained
     patch.setattr(metaformer_learning, "trained", lambda *args, **options: whole(*args, **(options | {"steps": 4})))
@@ -253,6 +293,8 @@ BREAKS: list[tuple[Check, Break]] = [
     (metaformer.constant_map, pooling_with_bias),
     (metaformer.zero_parameters, pooling_with_bias),
     (metaformer.any_size, bound_to_its_size),
+    (cct.sequence_pooling, sums_without_softmax),
+    (cct.any_size, with_positions),
     (convnext.layouts_agree, other_eps),
     (convnext.translation, norm_over_the_map),
     (convnext.near_identity, large_scale),
@@ -280,6 +322,9 @@ BREAKS: list[tuple[Check, Break]] = [
     (lmuformer.recurrence, forgetful_memory),
     (gtrxl.identity, late_gates),
     (gtrxl.segments, past_forgotten),
+    (t2tvit.overlap, hard_splits),
+    (t2tvit.split_is_convolution, other_padding),
+    (t2tvit.performer_approximates, features_without_norm),
     (tcnca.reach, one_tap_more),
     (tcnca.ring_buffers, one_tap_more),
     (tcnca.chunks, chunks_elsewhere),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -251,11 +252,36 @@ def test_classifiers_are_reset_in_place(image: Model, text: Model) -> None:
     assert image.get_classifier().weight.dtype == torch.float64
     assert image(x).shape == (2, 9)
     assert (image.spec["head"]["num_classes"], image.resolved["head"]["pool"]) == (9, "avg")
-    with pytest.raises(BadSpec, match=r"head\.pool: input should be 'avg', 'max', 'token' or ''"):
+    with pytest.raises(BadSpec, match=r"head\.pool: input should be 'avg', 'max', 'token', 'sequence' or ''"):
         image.reset_classifier(9, global_pool="mean")
     assert image(x).shape == (2, 9)
     with pytest.raises(CannotRun, match="custom has no classifier to reset"):
         text.reset_classifier(3)
+
+
+def test_pooling_by_learned_weights_comes_and_goes(image: Model, tmp_path: Path) -> None:
+    x = torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    image.reset_classifier(4, global_pool="sequence")
+    assert image.head.weigh.weight.dtype == torch.float64
+    weigh, scores = image.head.weigh, image(x)
+    assert scores.shape == (2, 4)
+    image.save_pretrained(tmp_path)
+    close(Model.from_pretrained(tmp_path).eval()(x), scores)
+    image.reset_classifier(3)
+    assert image.head.weigh is weigh
+    image.reset_classifier(3, global_pool="avg")
+    assert not [name for name in image.state_dict() if "weigh." in name]
+
+
+@pytest.mark.parametrize("modality", ["text", "series"])
+def test_padding_has_no_weight_in_sequence_pooling(modality: str) -> None:
+    stem = {"kind": "tokens", "dim": 32, "vocab": VOCAB} if modality == "text" else {"kind": "frames", "dim": 32}
+    head = {"kind": "classes", "num_classes": 3, "pool": "sequence"}
+    model = Model({"stem": stem, "body": {"kind": "stack", "depth": 1, "mixer": "attention"}, "head": head}).double()
+    inputs = ids() if modality == "text" else torch.randn(3, 20, 32, dtype=torch.float64)
+    padding = torch.zeros(3, 20, dtype=torch.bool)
+    padding[1, :4] = padding[1, 15:] = True
+    close(model(inputs, ctx=Context(padding=padding))[1:2], model(inputs[1:2, 4:15]))
 
 
 def test_rebuilt_models_keep_device_dtype_and_mode(image: Model) -> None:

@@ -12,8 +12,10 @@ from torch.nn import functional as F
 
 from formery.context import NOTHING, Context
 from formery.errors import BadSpec
+from formery.ops import linear_attention, random_features, soft_split
 from formery.parts.activations import ACTIVATIONS
 from formery.parts.heads.head import Features
+from formery.parts.stems.token_blocks import TokenPerformer
 from formery.spec import Place, build
 from tests.contract.subjects import moved
 
@@ -348,3 +350,110 @@ def test_global_response() -> None:
         torch.testing.assert_close(norm(x), wanted, rtol=1e-12, atol=1e-12)
         silent = torch.zeros(1, 2, 2, 5, dtype=torch.float64, requires_grad=True)
         assert torch.autograd.grad(norm(silent).sum(), silent)[0].isfinite().all()
+
+
+# ------------------------------------------------------------------------------------------------ sequence pooling
+
+
+def test_sequence_pooling() -> None:
+    head, x = (
+        make("head", {"kind": "classes", "num_classes": 3, "pool": "sequence", "norm": None}),
+        torch.randn(2, 5, DIM),
+    )
+    weights = (x @ head.weigh.weight[0] + head.weigh.bias).softmax(-1)
+    expected = head.fc((weights[..., None] * x).sum(1))
+    close(head(Features(x), NOTHING), expected)
+    close(head(Features(torch.cat([x[:, :2], x], 1), prefix=2), NOTHING), expected)  # a prefix is not the sequence
+
+
+def test_scheme_between() -> None:
+    """The stream itself is normed between the sublayers (the block of CCT's authors)."""
+    scheme, x = make("scheme", "between", 2), torch.randn(2, 5, DIM)
+    first, second = nn.Linear(DIM, DIM), nn.Linear(DIM, DIM)
+    stream = scheme.step(scheme.start(x), 0, first, NOTHING)
+    y = scheme.finish(scheme.step(stream, 1, second, NOTHING))
+    middle = scheme.norms[1](x + first(scheme.norms[0](x)))
+    close(y, middle + second(middle))
+
+
+def test_learned_positions_that_begin_as_sines() -> None:
+    part = build("position", {"kind": "learned", "init": "sine", "prefix": 1}, DIM, place=Place(grid=(3, 4)))
+    rows = torch.cat([part.prefix, part.table.flatten(0, 1)])
+    place, channel = torch.arange(13.0)[:, None], torch.arange(DIM)
+    angles = place / 10000 ** (2 * (channel // 2) / DIM)
+    close(rows, torch.where(channel % 2 == 0, angles.sin(), angles.cos()))
+    assert part.table.requires_grad
+    frozen = build("position", {"kind": "learned", "init": "sine", "frozen": True}, DIM, place=Place(grid=(12,)))
+    assert not frozen.table.requires_grad
+    close(frozen.table, rows[:12])
+    with pytest.raises(BadSpec, match="std has no effect where the table begins as sines"):
+        build("position", {"kind": "learned", "init": "sine", "std": 0.1}, DIM, place=Place(grid=(12,)))
+
+
+# ------------------------------------------------------------------------------------------------ T2T-ViT's stem
+
+
+@pytest.mark.parametrize(("shape", "split"), [((9, 14, 3), (7, 4, 2)), ((6, 5, 4), (3, 2, 1)), ((4, 4, 2), (2, 2, 0))])
+def test_soft_split(shape: tuple[int, int, int], split: tuple[int, int, int]) -> None:
+    x = torch.randn(2, *shape)
+    assert torch.equal(soft_split.soft_split(x, *split), soft_split.reference(x, *split))
+
+
+def test_linear_attention_of_all_tokens() -> None:
+    q, k, v = torch.rand(2, 3, 7, 5), torch.rand(2, 3, 7, 5), torch.randn(2, 3, 7, 4)
+    close(linear_attention.linear_attention(q, k, v, 1e-3), linear_attention.reference(q, k, v, 1e-3))
+
+
+def test_random_features() -> None:
+    x, draws = torch.randn(3, 7, 5), random_features.gaussian_rows(11, 5).double()
+    plain = torch.stack([(x @ w - (x * x).sum(-1) / 2).exp() for w in draws], dim=-1) / 11**0.5
+    found, largest = random_features.positive_features(x, draws)
+    close(found, plain)
+    assert not largest.any()
+    for within in ((-1,), (-2, -1)):
+        found, largest = random_features.positive_features(x, draws, within=within)
+        close(found * largest.exp(), plain)
+        assert found.max() <= 11**-0.5
+    rows = random_features.orthogonal_rows(11, 5).double()
+    torch.testing.assert_close(rows[:5] @ rows[:5].mT, torch.eye(5), atol=1e-6, rtol=0)
+    many = random_features.gaussian_rows(20000, 5)
+    torch.testing.assert_close((many.mT @ many / 20000), torch.eye(5, dtype=torch.float32), atol=0.05, rtol=0)
+
+
+def test_random_features_are_wide_inside_autocast() -> None:
+    """Exponents as large as 60 come out near what float64 has; half precision would be infinite, bfloat16 far off."""
+    x = torch.full((1, 2, 4), 1.5, dtype=torch.float32)
+    draws = torch.full((3, 4), 5.0, dtype=torch.float32)
+    exact = random_features.positive_features(x.double(), draws.double())[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = random_features.positive_features(x, draws)[0]
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), exact, rtol=1e-4, atol=0)
+
+
+def test_large_exponents_are_guarded() -> None:
+    block, x = TokenPerformer(6, 4, features=8), 40 * torch.randn(2, 9, 6)
+    with torch.no_grad():
+        block.draws.mul_(20)
+    block = block.float()
+    block.stabilise = True
+    assert block(x.float(), NOTHING).isfinite().all()
+    before = block.draws.clone()
+    block.redraw(torch.Generator().manual_seed(3))
+    assert not torch.equal(before, block.draws)
+
+
+def test_linear_attention_by_random_features_is_near_softmax() -> None:
+    options = {"heads": 2, "feature": "random", "draws": 4096, "causal": False}
+    mixer = build("mixer", {"kind": "linear_attention", **options}, DIM)
+    x = torch.randn(2, 9, DIM) / 2
+    q, k, v = (part.unflatten(-1, (2, -1)).transpose(1, 2) for part in mixer.project(x).chunk(3, dim=-1))
+    expected = mixer.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+    assert (mixer(x) - expected).norm() < 0.05 * expected.norm()
+    for wrong, message in (
+        ({"causal": False, "normalise": False}, "set normalise to true"),
+        ({"causal": False, "conv": 3}, "conv looks back alone"),
+        ({"draws": 3}, "draws has no effect on feature 'elu'"),
+    ):
+        with pytest.raises(BadSpec, match=message):
+            build("mixer", {"kind": "linear_attention", "heads": 2, **wrong}, DIM)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...context import Context
@@ -16,20 +17,23 @@ from ..initial import draw
 from .head import Classifier, Features
 
 Pool = Literal["avg", "max", "token", ""]
+Pooling = Literal["avg", "max", "token", "sequence", ""]
 
 
 class Classes(Classifier):
     """Norm and pooling over the tokens in the given `order`, then a dense layer to `num_classes` scores.
 
     PoolFormer's authors norm first (group norm over the map), timm's PoolFormer and ConvNeXt pool first. `pool` is the
-    mean or maximum over the grid, the first prefix token, or nothing ("": scores of each token, a map's with channels
-    second). With 0 classes the pooled features come out.
+    mean or maximum over the grid, the first prefix token, a mean whose weights are learned ("sequence": a dense layer
+    gives each token of the grid a score, and a softmax over the tokens makes weights of them; CCT, arXiv 2104.05704),
+    or nothing ("": scores of each token, a map's with channels second). With 0 classes the pooled features come out.
     """
 
-    EXAMPLES = (
+    EXAMPLES: ClassVar[tuple[dict[str, Any], ...]] = (
         {"num_classes": 3},
         {"num_classes": 3, "order": "pool_norm", "dropout": 0.1},
         {"num_classes": 0, "pool": "max"},
+        {"num_classes": 3, "pool": "sequence"},
     )
 
     def __init__(
@@ -37,7 +41,7 @@ class Classes(Classifier):
         dim: int,
         *,
         num_classes: Annotated[int, Field(ge=0)] = 1000,
-        pool: Pool = "avg",
+        pool: Pooling = "avg",
         norm: NormSpec | None = "layer",
         order: Literal["norm_pool", "pool_norm"] = "norm_pool",
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
@@ -47,9 +51,21 @@ class Classes(Classifier):
         super().__init__()
         place = place or Place("head")
         self.dim, self.order, self.dropout, self.use_bias = dim, order, dropout, bias
-        self.pool: Pool = pool
         self.norm = None if norm is None else build("norm", norm, dim, place=place.at("norm"))
+        self.weigh: nn.Module | None = None
+        """The score of a token, by which it counts in the pooled features."""
+        self.set_pool(pool)
         self.set_classes(num_classes)
+
+    def set_pool(self, pool: Pooling, std: float | None = 0.02) -> None:
+        """Another pooling; learned weights stay where they go on being used, else they are drawn as a fresh layer."""
+        if pool != "sequence":
+            self.weigh = None
+        elif self.weigh is None:
+            layer = Dense(self.dim, 1)
+            draw(layer, std)
+            self.weigh = layer
+        self.pool: Pooling = pool
 
     def set_classes(self, num_classes: int, std: float | None = 0.02) -> None:
         """A fresh dense layer for `num_classes` classes, drawn with `std` as by `initial.draw`; none for 0."""
@@ -63,10 +79,23 @@ class Classes(Classifier):
 
     def pooled(self, features: Features, ctx: Context) -> Tensor:
         """(B, C) what the dense layer sees ((B, tokens, C) with pool "")."""
-        x = pool(features, self.pool, ctx)
+        if self.pool == "sequence":
+            x = self._weighted(features, ctx)
+        else:
+            x = pool(features, self.pool, ctx)
         if self.norm is not None and self.order == "pool_norm":
             x = self.norm(x, ctx)
         return x
+
+    def _weighted(self, features: Features, ctx: Context) -> Tensor:
+        """(B, C): the mean of the grid's tokens with a softmax of their scores as weights, padding without any."""
+        assert self.weigh is not None
+        tokens: Tensor = features.x[:, features.prefix :] if features.x.dim() == 3 else features.x.flatten(1, -2)
+        scores = self.weigh(tokens).mT
+        if ctx.padding is not None:
+            scores = scores.masked_fill(ctx.padding[:, None], torch.finfo(scores.dtype).min)
+            tokens = tokens.masked_fill(ctx.padding[..., None], 0.0)
+        return (scores.softmax(-1) @ tokens)[:, 0]
 
     def scores(self, pooled: Tensor) -> Tensor:
         """(B, num_classes) from pooled features."""

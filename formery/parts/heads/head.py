@@ -62,9 +62,13 @@ class Head(Part):
 class Classifier(Head):
     """A head that pools tokens to features and has scores of classes from these."""
 
-    pool: str
+    pool: Any
     num_tokens: int = 1
     """Prefix tokens that it reads with pool "token"."""
+
+    def set_pool(self, pool: Any, std: float | None = 0.02) -> None:
+        """Another pooling; what it learns is drawn with `std`."""
+        self.pool = pool
 
     @property
     def hidden_width(self) -> int | None:

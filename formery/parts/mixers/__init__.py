@@ -29,6 +29,7 @@ INDEX = {
     "pooling": "pooling:Pooling",
     "random": "random:Random",
     "retention": "retention:Retention",
+    "scan": "scan:Scan",
     "segment_attention": "segment_attention:SegmentAttention",
     "separable_conv": "separable_conv:SeparableConv",
     "spatial_fc": "spatial_fc:SpatialFC",

@@ -20,6 +20,8 @@ def check_grid(mixer: Mixer, rank: int, name: str) -> None:
 def on_grid(mixer: Mixer, x: Tensor, ctx: Context, state: State | None) -> Tensor:
     """`mixer(x)` of x (B, *grid, C), or (B, prefix + tokens, C) with ctx.grid and ctx.prefix saying what is what."""
     flat = x.dim() == 3 and len(ctx.grid) > 1
+    if flat and mixer.sees_prefix:
+        return mixer(x, ctx, state)
     if flat and 1 not in mixer.grids:
         tokens = x[:, ctx.prefix :].unflatten(1, ctx.grid)
         mixed = mixer(tokens, ctx.but(grid=(), prefix=0), state).flatten(1, -2)

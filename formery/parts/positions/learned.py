@@ -3,42 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
+from math import prod
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from ...context import NOTHING, Context
 from ...errors import CannotRun
-from ..part import Resize
+from ..part import Resize, idle
 from ..resize import resize_grid
 from .position import Position
+from .sincos import alternating_sines
 
 
 class Learned(Position):
     """One vector a place of the grid, and one a prefix token (`prefix` of them have one), added to the tokens.
 
-    Text: `grid` is (longest length,) and any shorter length is fine. Maps of another size get the table resized, by
-    bicubic interpolation.
+    Text: `grid` is (longest length,) and any shorter length is fine. Maps of another size get the table resized by
+    `resize`, with or without `antialias`. The table begins as a normal draw of `std`, or with `init` "sine" as sines
+    and cosines of the places in raster order, those of the prefix first; `frozen`, it is not learned.
     """
 
-    resizes: Mapping[str, Resize] = {"table": resize_grid}
+    EXAMPLES = ({}, {"init": "sine", "frozen": True, "resize": "bilinear", "antialias": False})
     undecayed = ("table", "prefix")
 
-    def __init__(self, dim: int, *, prefix: int = 0, std: float = 0.02, grid: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        dim: int,
+        *,
+        prefix: int = 0,
+        init: Literal["normal", "sine"] = "normal",
+        std: float = 0.02,
+        frozen: bool = False,
+        resize: Literal["bicubic", "bilinear"] = "bicubic",
+        antialias: bool = True,
+        grid: tuple[int, ...],
+    ) -> None:
         super().__init__()
+        if init == "sine":
+            idle(Learned, "where the table begins as sines", std=std)
         self.grid = grid
         self.longest = grid[0] if len(grid) == 1 else None
-        self.table = nn.Parameter(torch.empty(*grid, dim))
-        self.prefix = nn.Parameter(torch.empty(prefix, dim)) if prefix else None
+        self.table = nn.Parameter(torch.empty(*grid, dim), requires_grad=not frozen)
+        self.prefix = nn.Parameter(torch.empty(prefix, dim), requires_grad=not frozen) if prefix else None
+        if frozen:
+            self.frozen = ("table", "prefix") if prefix else ("table",)
+        self.resized = partial(resize_grid, mode=resize, antialias=antialias)
+        self.resizes: Mapping[str, Resize] = {"table": self.resized}
+        if init == "sine":
+            self._draw_sines(prefix)
+            return
         for tensor in (self.table, self.prefix):
             if tensor is not None:
                 nn.init.trunc_normal_(tensor, std=std) if std else nn.init.zeros_(tensor)
+
+    @torch.no_grad()
+    def _draw_sines(self, prefix: int) -> None:
+        first, rest = alternating_sines(prefix + prod(self.grid), self.table.shape[-1]).tensor_split([prefix])
+        self.table.copy_(rest.view_as(self.table))
+        if self.prefix is not None:
+            self.prefix.copy_(first)
 
     def forward(self, x: Tensor, ctx: Context = NOTHING) -> Tensor:
         if len(self.grid) == 1:
             return self._along_sequence(x, ctx)
         grid = ctx.grid if x.dim() == 3 else tuple(x.shape[1:-1])
-        table = resize_grid(self.table, self.grid, grid).to(x.dtype)
+        table = self.resized(self.table, self.grid, grid).to(x.dtype)
         if x.dim() > 3:
             return x + table
         rows = table.flatten(0, -2)

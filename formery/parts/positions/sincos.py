@@ -17,6 +17,14 @@ def sine_table(places: Tensor, dim: int, base: float) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
+def alternating_sines(count: int, dim: int, base: float = 10000.0) -> Tensor:
+    """(count, dim), the first Transformer's table: sine and cosine of each frequency side by side."""
+    rates = base ** (-(torch.arange(dim, dtype=torch.float64) // 2 * 2) / dim)
+    angles = torch.arange(count, dtype=torch.float64)[:, None] * rates
+    even = torch.arange(dim) % 2 == 0
+    return torch.where(even, angles.sin(), angles.cos()).to(torch.get_default_dtype())
+
+
 class SinCos(Position):
     """Sines and cosines of each axis's coordinate, channels shared equally between axes; any size, no parameters."""
 

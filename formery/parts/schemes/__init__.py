@@ -1,6 +1,7 @@
 """Residual schemes: how a block's sublayers meet the residual stream."""
 
 INDEX = {
+    "between": "between:Between",
     "chain": "chain:Chain",
     "detour": "detour:Detour",
     "gated": "gated:Gated",

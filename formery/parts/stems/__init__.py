@@ -11,4 +11,6 @@ INDEX = {
     "spiking_convolutions": "frame_convolutions:SpikingConvolutions",
     "tokens": "tokens:Tokens",
     "words": "words:Words",
+    "tokens_to_token": "tokens_to_token:TokensToToken",
+    "word_convs": "word_convs:WordConvs",
 }

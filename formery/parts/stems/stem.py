@@ -30,8 +30,13 @@ class Stem(Part):
     """Numbers at each step of a series; None for what is none."""
     stride: Any = 1
     """Input steps (pixels) from one token to the next; no whole number where the stem resizes the image."""
-    first: str | tuple[str, ...] = "conv"
-    """Name of the convolution that reads the pixels, in stems that have one; one for each of several tensors."""
+    first: str | tuple[str, ...] | None = "conv"
+    """Name of the convolution that reads the pixels, in stems for images; one for each of several tensors, None where
+    there is none."""
+
+    def tokens_of(self, length: int) -> int:
+        """How many tokens a text or series of `length` steps makes."""
+        return length
 
     def forward(self, inputs: Tensor, ctx: Context) -> tuple[Tokens, Context]:
         raise NotImplementedError

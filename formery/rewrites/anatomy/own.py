@@ -129,7 +129,7 @@ def _block(block: nn.Module, path: str, prefix: int) -> Block:
                 kv_heads=getattr(part, "kv_heads", None),
                 reads_stream=scheme.separable or index == 0,
                 writes_stream=scheme.separable or index == last,
-                skips_prefix=isinstance(part, Mixer) and bool(prefix) and 1 not in part.grids,
+                skips_prefix=isinstance(part, Mixer) and bool(prefix) and not (1 in part.grids or part.sees_prefix),
             )
         )
     adds = scheme.only_adds and not own and block.keeps_width
@@ -176,6 +176,8 @@ def _head_exit(model: Model) -> Exit:
         return Exit(why="the head reads it without a norm")
     if isinstance(head, Classes) and head.order == "pool_norm" and head.pool == "max":
         return Exit(why="the head takes the maximum over it before its norm")
+    if isinstance(head, Classes) and head.order == "pool_norm" and head.pool == "sequence":
+        return Exit(why="the head weighs its tokens before its norm")
     return Exit(norm="head.norm")
 
 
