@@ -21,7 +21,7 @@ BESIDE = ("rewrites",)
 
 PREPROCESS: dict[str, Any] = {
     "size": 224, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "interpolation": "bicubic",
-    "crop_pct": 0.9,
+    "crop_pct": 0.9, "num_classes": 1000, "fixed_input_size": False,
 }  # fmt: skip
 """How images are prepared for ImageNet, unless a card says otherwise."""
 
@@ -50,6 +50,7 @@ class Card:
     def preprocess(self, variant: str) -> dict[str, Any]:
         """How images are prepared for a variant: size, mean, std, interpolation, crop_pct (share of the shorter side).
 
+        With them `num_classes`, and `fixed_input_size`: whether images of another size are refused, or resized inside.
         What the card says in `[preprocess]`, and a variant in its own `preprocess`; ImageNet's usual figures otherwise.
         """
         own: dict[str, Any] = self.variants.get(variant, {}).get("preprocess", {})

@@ -204,10 +204,8 @@ class Model(nn.Module):
             "interpolation": pre["interpolation"],
             "crop_pct": pre["crop_pct"],
             "first_conv": each(lambda name: name and f"stem.{name}", self.stem.first) if visual else None,
-            "classifier": next(
-                (f"head.{n}" for n in ("fc", "scores") if getattr(self.head, n, None) is not None), None
-            ),
-            "fixed_input_size": any(mixer.fixed_grid for _, mixer in self.mixers()),
+            "classifier": _alone(tuple(f"head.{name}" for name in self.head.layers)),
+            "fixed_input_size": self.stem.fixed_grid or any(mixer.fixed_grid for _, mixer in self.mixers()),
         }
 
     pretrained_cfg = default_cfg
@@ -492,6 +490,11 @@ class Model(nn.Module):
 
     def extra_repr(self) -> str:
         return f"name={self.name}, head={in_short(self.resolved['head']['kind'])}"
+
+
+def _alone(names: tuple[str, ...]) -> str | tuple[str, ...] | None:
+    """Names as timm gives them: one by itself, several as a tuple."""
+    return names if len(names) > 1 else next(iter(names), None)
 
 
 def _turned(x: Any) -> Any:

@@ -51,7 +51,8 @@ def _facts(card: cards.Card, name: str) -> dict[str, Any]:
         "std": tuple(pre["std"]),
         "interpolation": pre["interpolation"],
         "crop_pct": pre["crop_pct"],
-        "num_classes": pre.get("num_classes", 1000),
+        "num_classes": pre["num_classes"],
+        "fixed_input_size": pre["fixed_input_size"],
         "paper_ids": f"arXiv:{card.data['arxiv']}" if card.data.get("arxiv") else None,
         "paper_name": card.title,
     }

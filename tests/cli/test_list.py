@@ -25,7 +25,7 @@ def test_a_table_has_a_line_for_each(ask: Ask) -> None:
     assert all(line == line.rstrip() for line in answer.out.splitlines())
 
 
-@pytest.mark.parametrize(("pattern", "found"), [("vit_t*", {"vit_tiny"}), ("deit_tiny_patch16_224", {"vit_tiny"})])
+@pytest.mark.parametrize(("pattern", "found"), [("vit_t*", {"vit_tiny"}), ("deit_tiny_patch16_224", {"deit_tiny"})])
 def test_patterns_reach_names_and_aliases(pattern: str, found: set[str], ask: Ask) -> None:
     assert {row["name"] for row in ask("list", pattern, "--json").json} == found
 

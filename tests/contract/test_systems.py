@@ -212,7 +212,10 @@ def test_facts(name: str) -> None:
     facts = model.default_cfg
     assert facts["architecture"] == model.name == name
     assert facts["num_classes"] == model.num_classes
-    assert model.get_submodule(facts["classifier"]) is model.get_classifier()
+    last, named = model.get_classifier(), facts["classifier"]
+    named = [model.get_submodule(name) for name in ((named,) if isinstance(named, str) else named)]
+    assert all(layer.out_features == model.num_classes for layer in named)
+    assert all(layer in named for layer in (last if isinstance(last, nn.ModuleList) else [last]))
     if model.modality in PICTURES:
         assert facts["input_size"] == tuple(inputs(model).shape[1:])
         firsts = facts["first_conv"]

@@ -20,6 +20,7 @@ from formery.spec import resolve, walk
 from formery.weights import match
 
 VARIANTS = sorted(cards.variants())
+PICTURES = {"image", "video"}
 
 
 @functools.cache
@@ -66,6 +67,18 @@ def test_card_is_whole(card: cards.Card) -> None:
     assert declared == {part for part in used if part[0] != "block"}
     for role, name in declared:
         registry.find(role, name)
+
+
+@pytest.mark.parametrize("name", [n for n in VARIANTS if set(cards.variants()[n].modalities_of(n)) & PICTURES])
+def test_prepared_as_the_model_is_built(name: str) -> None:
+    """Nominal size, classes, and whether another size fits: what timm is told without building the model."""
+    assert cards.variants()[name].data.get("preprocess")
+    told, facts = cards.variants()[name].preprocess(name), hollow(name).default_cfg
+    assert facts["input_size"][-2:] == (told["size"], told["size"])
+    assert facts["num_classes"] == told["num_classes"]
+    assert facts["fixed_input_size"] is told["fixed_input_size"]
+    assert all(list(facts[key]) == told[key] for key in ("mean", "std"))
+    assert all(facts[key] == told[key] for key in ("interpolation", "crop_pct"))
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -48,6 +48,10 @@ class BranchClasses(Classifier):
         self.norm = nn.ModuleList(build("norm", norm, width, place=place.at("norm")) for width in self.dims)
         self.set_classes(num_classes)
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return tuple(f"fc.{branch}" for branch in range(len(self.fc or ())))
+
     def set_classes(self, num_classes: int, std: float | None = 0.02) -> None:
         layers = [Dense(width, num_classes, bias=self.use_bias) for width in self.dims] if num_classes else []
         for layer in layers:

@@ -36,6 +36,7 @@ class Distilled(Classes):
 
     EXAMPLES = ({"num_classes": 3}, {"num_classes": 3, "order": "pool_norm", "dropout": 0.1}, {"num_classes": 0})
     num_tokens = 2
+    scorers = ("fc", "fc_distilled")
 
     def set_classes(self, num_classes: int, std: float | None = 0.02) -> None:
         super().set_classes(num_classes, std)

@@ -44,8 +44,15 @@ class Head(Part):
     num_classes: int = 0
     takes_several: bool = False
     """Whether tokens may be several tensors."""
+    scorers: tuple[str, ...] = ("fc",)
+    """Names of its layers that make scores, where it has them."""
     more_in_training: bool = False
     """Whether there are more outputs in training: a tuple, whose losses count alike."""
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers that make scores, which another number of classes replaces."""
+        return tuple(name for name in self.scorers if getattr(self, name, None) is not None)
 
     def finish(self, x: Tensor, ctx: Context) -> Tensor:
         """What is done to the last tokens before they count as features: the norm, where it comes before pooling."""

@@ -35,6 +35,7 @@ class MapAndToken(Classes):
         {"num_classes": 0, "pool": "max"},
     )
     more_in_training = True
+    scorers = ("fc", "token_fc")
 
     def __init__(
         self,

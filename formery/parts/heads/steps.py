@@ -18,6 +18,7 @@ class Steps(Head):
     """Norm, then `num_classes` scores of each step, which later steps have no part in; the steps themselves for 0."""
 
     EXAMPLES = ({"num_classes": 3}, {"num_classes": 3, "norm": "rms", "bias": False})
+    scorers = ("scores",)
     causal = True
 
     def __init__(
