@@ -136,7 +136,7 @@ def test_dialects_reach_every_tensor_of_some_dialect() -> None:
 
 
 def test_list_models() -> None:
-    assert formery.list_models("poolformer_*") == sorted(n for n in VARIANTS if n.startswith("poolformer"))
+    assert formery.list_models("poolformer_*") == sorted(n for n in VARIANTS if n.startswith("poolformer_"))
     assert "olmo_hybrid_tiny" in formery.list_models(streams=True, modality="text")
     assert formery.list_models(streams=True, modality="image") == []
     assert "google/vit-base-patch16-224" in formery.list_models("*patch16*", aliases=True)

@@ -33,8 +33,10 @@ SMALL: dict[str, dict[str, Any]] = {
             "poolformerv2_s12",
             "nextvit_small",
             "deit_tiny",
+            "t2t_vit_7",
         )
     },
+    "cct_2_3x2": {},
     "decoder_tiny": {},
     "mamba_tiny": {},
     "mamba2_hybrid_tiny": {},
