@@ -33,7 +33,7 @@ def order_on_little_data(seed: int, progress: Progress) -> Measured:
     cct, cvt, vit = found.values()
     note = ""
     if not cct >= cvt >= vit:
-        note = "Two layers and digits tell CVT from ViT-Lite by less than what another seed changes."
+        note = "Two layers on digits: the three differ by less than another seed, or another rounding of sums, changes."
     return Measured(found, cct >= cvt >= vit, in_words(found), "CCT > CVT > ViT-Lite on CIFAR-10", note)
 
 
