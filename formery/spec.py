@@ -428,22 +428,6 @@ def from_pairs(pairs: Sequence[str]) -> Node:
     return changes
 
 
-def put(node: Node, path: str, value: Any) -> None:
-    """Set what stands at a dotted path of plain data; BadSpec where a step has nothing inside it.
-
-    A name where a mapping may stand (`augment: deit`) becomes one that is `like` it.
-    """
-    *steps, last = path.split(".")
-    for step in steps:
-        inside = node.setdefault(step, {})
-        if step == "augment" and isinstance(inside, str):
-            inside = node[step] = {"like": inside}
-        if not isinstance(inside, dict):
-            raise BadSpec(f"override {path!r}: {step} has nothing inside it")
-        node = inside
-    node[last] = value
-
-
 def short(value: Any, most: int = 60) -> str:
     """A spec in one line, for messages and tables."""
     text = value if isinstance(value, str) else json.dumps(value)

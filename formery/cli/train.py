@@ -163,7 +163,7 @@ def _check_begin(recipe: str, begin: dict[str, Any]) -> None:
 def _sorted_out(changes: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """What `--set` says of training, data and task, each by name; and what it says of the spec."""
     from ..errors import BadSpec
-    from ..spec import put
+    from ..training.changes import put
 
     beside: dict[str, dict[str, Any]] = {name: {} for name in BESIDE}
     inside: dict[str, Any] = {}

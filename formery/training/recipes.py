@@ -25,10 +25,11 @@ from ..errors import BadFile, BadSpec, Unwritable
 from ..files import write_json
 from ..formats import from_yaml
 from ..registry import nearest
-from ..spec import override, put
+from ..spec import override
 from ..tasks import task_of
 from . import facts
 from . import pictures as draw
+from .changes import put
 from .config import TrainConfig
 from .loop import OnProgress, TrainResult, train
 from .pretrained import fitted, loaded
