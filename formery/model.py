@@ -405,22 +405,13 @@ class Model(nn.Module):
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Regular expressions that group parameters by depth, for layer-wise learning rates."""
-        stage = r"^body\.stages\.(\d+)" if hasattr(self.body, "stages") else r"^body"
-        first = r"(?:stages\.0\.)?branches\.\d+\." if any("branches" in m.parallel for m in self._bodies()) else ""
+        groups = self.body.groups()
         if coarse:
-            rest = "prefix|position|fusions|leaving|returning|inner|enter|joins|outer"
-            return {"stem": r"^stem", "blocks": rf"^body\.(?:stages\.(\d+)|(?:branches\.\d+\.)?blocks\.(\d+)|({rest}))"}
-        groups: list[tuple[str, tuple[int, ...] | None]] = [(rf"{stage}(?:\.branches\.\d+)?\.blocks\.(\d+)", None)]
-        if any(hasattr(inner, "stages") for inner in getattr(self.body, "stages", ())):  # stages of groups of blocks
-            group = r"^body\.stages\.(\d+)\.stages\.(\d+)"
-            groups += [(rf"{group}\.blocks\.(\d+)", None), (group, (0,))]
+            return {"stem": r"^stem", "blocks": rf"^body\.(?:{groups.coarse})"}
         return {
-            "stem": rf"^stem|^body\.{first}(?:prefix|position|inner_position|enter)",
+            "stem": r"^stem" if groups.first is None else rf"^stem|^body\.(?:{groups.first})",
             "blocks": [
-                *groups,
-                (rf"{stage}\.(?:inner|joins|outer)\.(\d+)", None),
-                (rf"{stage}\.(?:fusions|leaving|returning)", (9999,)),
-                (r"^body\.stages\.(\d+)", (0,)),
+                *((rf"^body\.(?:{name})", last or None) for name, last in groups.depths),
                 (r"^head\.norm", (99999,)),  # timm's number for what goes with the last block
                 (r"^head", (100000,)),
             ],

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from torch import nn
 
 from ..context import NOTHING, Context, State
 from ..parts.heads.head import Features
 from ..parts.part import Part
 from .blocks.base import BaseBlock
+
+
+class Groups(NamedTuple):
+    """How parameters of a body are grouped by depth, as regular expressions of names inside it."""
+
+    first: str | None
+    """What goes with the stem."""
+    depths: tuple[tuple[str, tuple[int, ...]], ...]
+    """(expression, numbers behind those that it captures): in order of these numbers, the first match counts."""
+    coarse: str
+    """All of it in few groups, one for each tuple that is captured."""
 
 
 class Body(Part):
@@ -41,3 +55,16 @@ class Body(Part):
         """`num_chs` (width), `reduction` (stride in tokens) and `module` (dotted path) of each map to be tapped, and
         its `branch` where tokens are several tensors."""
         raise NotImplementedError
+
+    def groups(self) -> Groups:
+        """Blocks by number; what stands before them goes with the stem."""
+        return Groups("prefix|position", ((r"blocks\.(\d+)", ()),), r"blocks\.(\d+)|(prefix|position)")
+
+
+def joined(members: Iterable[nn.Module], within: str) -> Groups:
+    """The groups of bodies that stand side by side or in turn, each below the expression `within`."""
+    given = [member.groups() for member in members if isinstance(member, Body)]
+    firsts = dict.fromkeys(groups.first for groups in given if groups.first)
+    depths = dict.fromkeys((rf"{within}\.(?:{name})", last) for groups in given for name, last in groups.depths)
+    coarse = dict.fromkeys(rf"{within}\.(?:{groups.coarse})" for groups in given)
+    return Groups(rf"{within}\.(?:{'|'.join(firsts)})" if firsts else None, tuple(depths), "|".join(coarse))

@@ -17,7 +17,7 @@ from ..parts.heads.head import Features
 from ..parts.several import Tokens, Widths, grids
 from ..spec import BlockSpec, BodySpec, NormSpec, Place, build
 from .blocks.spreading import spread_members
-from .body import Body
+from .body import Body, Groups, joined
 
 
 class Branches(Body):
@@ -120,6 +120,12 @@ class Branches(Body):
             {"num_chs": width, "reduction": self.stride[b], "module": f"branches.{b}", "branch": b}
             for b, width in enumerate(self.dim)
         ]
+
+    def groups(self) -> Groups:
+        """Those of the branches, side by side; fusions come behind the last blocks."""
+        fusing = r"fusions|leaving|returning"
+        inside = joined(self.branches, r"branches\.\d+")
+        return Groups(inside.first, (*inside.depths, (fusing, (9999,))), f"{inside.coarse}|({fusing})")
 
 
 class Passage(nn.Module):

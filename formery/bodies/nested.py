@@ -18,7 +18,7 @@ from ..parts.heads.head import Features
 from ..spec import BlockSpec, NormSpec, Place, PositionSpec, build
 from .blocks.base import BaseBlock
 from .blocks.spreading import spread_blocks
-from .body import Body
+from .body import Body, Groups
 from .stack import placed, ramped
 
 
@@ -185,6 +185,14 @@ class Nested(Body):
 
     def feature_info(self) -> list[dict[str, Any]]:
         return [{"num_chs": self.dim, "reduction": 1, "module": f"outer.{i}"} for i in range(len(self.outer))]
+
+    def groups(self) -> Groups:
+        """An inner block, its join and the outer block are one depth; the first join goes with the stem."""
+        return Groups(
+            "prefix|position|inner_position|enter",
+            ((r"(?:inner|joins|outer)\.(\d+)", ()),),
+            "(prefix|position|inner|enter|joins|outer)",
+        )
 
 
 def _through(block: nn.Module, x: Tensor, ctx: Context, state: State | None = None) -> Tensor:

@@ -16,7 +16,7 @@ from ..parts.heads.head import Features
 from ..parts.several import Tokens, Widths, each, several
 from ..spec import BlockSpec, BodySpec, ChannelSpec, MergeSpec, MixerSpec, Place, PositionSpec, SchemeSpec, build
 from .blocks.spreading import spread_members
-from .body import Body
+from .body import Body, Groups, joined
 from .stack import Stack, behind, ramped
 
 Depths = Annotated[list[Annotated[int, Field(ge=0, le=MOST_WORDS)]], Field(min_length=1)]
@@ -145,6 +145,15 @@ class Pyramid(Body):
             info = {"num_chs": width, "reduction": several(strides[i])[branch], "module": f"stages.{i}"}
             infos.append(info | ({"branch": branch} if several_here else {}))
         return infos
+
+    def groups(self) -> Groups:
+        """Those of each stage in turn; what else a stage has goes with its first block.
+
+        Of a first stage of branches, what stands before their blocks goes with the stem, as without stages.
+        """
+        stage = r"stages\.(\d+)"
+        first = joined(self.stages[:1], r"stages\.0").first if isinstance(self.stages[0].dim, tuple) else None
+        return Groups(first, (*joined(self.stages, stage).depths, (stage, (0,))), stage)
 
 
 def _one_each(value: Any, num_stages: int, name: str) -> list[Any]:
