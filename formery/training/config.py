@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ..errors import BadSpec
 from ..registry import nearest
-from .options import Distillation
+from .distillation import Distillation
 
 
 class TrainConfig(BaseModel):

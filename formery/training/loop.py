@@ -27,11 +27,11 @@ from ..tasks.task import Task
 from . import arithmetic, checkpoint, journal
 from .checkpoint import Checkpoint
 from .config import TrainConfig
-from .distill import open_teacher
 from .journal import Entry
 from .processes import is_first, taken
 from .progress import Progress, Reporter, reporter
 from .run import Diverged, Run
+from .teacher import open_teacher
 
 __all__ = ["Diverged", "Progress", "TrainResult", "train"]
 

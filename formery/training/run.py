@@ -20,9 +20,9 @@ from . import arithmetic, checkpoint, journal, optimizer, schedule
 from .batches import pieces, seed_step
 from .checkpoint import Checkpoint
 from .config import TrainConfig
-from .distill import Teacher
 from .journal import Entry
 from .layers import head_of
+from .teacher import Teacher
 
 
 class Diverged(FormeryError):

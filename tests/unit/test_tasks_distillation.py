@@ -23,7 +23,7 @@ def scores(seed: int) -> torch.Tensor:
 
 def test_a_hard_teacher_is_a_label() -> None:
     student, teacher = scores(0), scores(1)
-    torch.testing.assert_close(from_teacher(student, teacher), F.cross_entropy(student, teacher.argmax(1)))
+    torch.testing.assert_close(from_teacher(student, teacher, "hard", 1.0), F.cross_entropy(student, teacher.argmax(1)))
 
 
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
@@ -40,12 +40,12 @@ def test_a_soft_teacher_is_a_distribution(temperature: float) -> None:
 
 def test_each_classifier_learns_from_its_own() -> None:
     output, teacher = DistilledScores(scores(0), scores(1)), scores(2)
-    found = distillation_loss(output, LABELS, teacher, share=0.25)
-    wanted = 0.75 * F.cross_entropy(output.scores, LABELS) + 0.25 * from_teacher(output.distilled, teacher)
+    found = distillation_loss(output, LABELS, teacher, form="hard", alpha=0.25, temperature=1.0)
+    wanted = 0.75 * F.cross_entropy(output.scores, LABELS) + 0.25 * from_teacher(output.distilled, teacher, "hard", 1.0)
     torch.testing.assert_close(found, wanted)
-    alone = distillation_loss(output.scores, LABELS, teacher)
+    alone = distillation_loss(output.scores, LABELS, teacher, form="soft", alpha=0.5, temperature=2.0)
     torch.testing.assert_close(
-        alone, (F.cross_entropy(output.scores, LABELS) + from_teacher(output.scores, teacher)) / 2
+        alone, (F.cross_entropy(output.scores, LABELS) + from_teacher(output.scores, teacher, "soft", 2.0)) / 2
     )
     mean = (F.cross_entropy(output.scores, LABELS) + F.cross_entropy(output.distilled, LABELS)) / 2
     torch.testing.assert_close(from_labels(output, LABELS), mean)

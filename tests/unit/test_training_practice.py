@@ -16,12 +16,12 @@ from formery.model import Model
 from formery.tasks import task_of
 from formery.tasks.distillation import from_labels
 from formery.training import TrainConfig, train
-from formery.training.distill import open_teacher
+from formery.training.distillation import Distillation
 from formery.training.layers import layers_of
 from formery.training.optimizer import decay_groups
-from formery.training.options import Distillation
 from formery.training.pretrained import loaded
 from formery.training.single import train_one
+from formery.training.teacher import open_teacher
 
 SPEC = {
     "stem": {"kind": "patches", "dim": 8, "size": 2, "in_chans": 1, "img_size": 8},

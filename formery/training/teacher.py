@@ -19,7 +19,7 @@ from ..tasks.classify import Classify
 from ..tasks.distillation import distillation_loss
 from ..tasks.task import Batch, Task
 from .checkpoint import digest
-from .options import Distillation
+from .distillation import Distillation
 
 PRETRAINED = "pretrained"
 
@@ -59,7 +59,7 @@ class Teacher:
         images, targets = batch
         options, output = self.options, model(images.to(next(model.parameters()).dtype))
         return distillation_loss(
-            output, targets, self.scores(images), kind=options.form, share=options.alpha,
+            output, targets, self.scores(images), form=options.form, alpha=options.alpha,
             temperature=options.temperature, label_smoothing=self.task.label_smoothing,
         )  # fmt: skip
 

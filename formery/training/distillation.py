@@ -1,4 +1,4 @@
-"""Options of a training that have options of their own."""
+"""How a model learns from a teacher, as plain data."""
 
 from __future__ import annotations
 
