@@ -159,7 +159,7 @@ class ImageData:
         items = self.train_items(step, batch_size)
         _, height, width = self.pictures.shape
         images = self.augmentation(self.larger.take(items), self.seed, step, (height, width))
-        images = self.augmentation.normalised(self.normalise(images), self.seed, step)
+        images = self.augmentation.erased(self.normalise(images), self.seed, step)
         labels = self.labels[torch.from_numpy(items)]
         return self.augmentation.mixed(images, labels, self.num_classes, self.seed, step)
 

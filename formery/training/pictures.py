@@ -48,7 +48,7 @@ def augmented(data: Any, path: Path, *, images: int = 4, times: int = 8) -> None
     targets: list[Tensor] = []
     for step in range(times):
         batch = data.augmentation(data.larger.take(items), data.seed, step, (height, width))
-        batch = data.augmentation.normalised(data.normalise(batch), data.seed, step)
+        batch = data.augmentation.erased(data.normalise(batch), data.seed, step)
         batch, wanted = data.augmentation.mixed(batch, labels, len(names), data.seed, step)
         shown.append(_pixels(data, batch))
         targets.append(wanted)

@@ -104,7 +104,7 @@ def test_a_whole_crop_is_the_image_and_another_size_is_given():
 
 def test_erasing_makes_a_box_of_noise_in_a_share_of_the_images():
     images = torch.zeros(800, 1, 16, 16)
-    out = Augmentation(erase=0.25).normalised(images, 0, 0)
+    out = Augmentation(erase=0.25).erased(images, 0, 0)
     touched = (out != 0).flatten(1).any(1)
     assert 0.2 < touched.float().mean() < 0.3
     share = (out[touched] != 0).flatten(1).float().mean(1)

@@ -133,8 +133,8 @@ class Augmentation:
                 images[which] = known[NAMES[number]](images[which], amounts[which])
         return images
 
-    def normalised(self, images: Tensor, seed: int, step: int) -> Tensor:
-        """What is done to images once they are normalised: erasing."""
+    def erased(self, images: Tensor, seed: int, step: int) -> Tensor:
+        """Normalised images, of which some have a box of noise."""
         return erased(images, self.erase, seed, step) if self.erase else images
 
     def mixed(self, images: Tensor, labels: Tensor, num_classes: int, seed: int, step: int) -> tuple[Tensor, Tensor]:

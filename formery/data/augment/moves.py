@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+
+from .warping import warped
 
 
 def turned(images: Tensor, zoom: float, rotation: float, size: Tensor, turn: Tensor) -> Tensor:
     """Scaled to [1 - zoom, 1 + zoom], rotated by up to `rotation` degrees, as `size` and `turn` (B,) in [0, 1) say."""
-    height, width = images.shape[-2:]
     scale = 1 / (1 + zoom * (2 * size - 1))
     angle = torch.deg2rad(rotation * (2 * turn - 1))
-    cosine, sine = scale * angle.cos(), scale * angle.sin()
-    nought = torch.zeros_like(scale)
-    rows = [[cosine, -sine * height / width, nought], [sine * width / height, cosine, nought]]
-    theta = torch.stack([torch.stack(row, -1) for row in rows], -2).to(images.dtype)
-    grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
-    return functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    cosine, sine, nought = scale * angle.cos(), scale * angle.sin(), torch.zeros_like(scale)
+    return warped(images, [[cosine, -sine, nought], [sine, cosine, nought]], repeat=True)
 
 
 def moved(images: Tensor, shifts: int, flips: bool, down: Tensor, right: Tensor, flip: Tensor) -> Tensor:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .warping import warped
+
 Operation = Callable[[Tensor, Tensor], Tensor]
-OUTSIDE = 0.5
 LUMA = (0.2989, 0.587, 0.114)
 
 
@@ -51,16 +52,6 @@ def rotate(images: Tensor, amount: Tensor) -> Tensor:
     angle = torch.deg2rad(amount)
     cosine, sine, nought = angle.cos(), angle.sin(), torch.zeros_like(angle)
     return warped(images, [[cosine, -sine, nought], [sine, cosine, nought]])
-
-
-def warped(images: Tensor, rows: list[list[Tensor]]) -> Tensor:
-    """Each pixel from where the affine map `rows` (2 x 3, pixels from the middle) says, bilinear, grey from outside."""
-    height, width = images.shape[-2:]
-    (a, b, c), (d, e, f) = rows
-    unit = [[a, b * height / width, c * 2 / width], [d * width / height, e, f * 2 / height]]
-    theta = torch.stack([torch.stack(row, -1) for row in unit], -2).to(images.dtype)
-    grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
-    return functional.grid_sample(images - OUTSIDE, grid, mode="bilinear", align_corners=False) + OUTSIDE
 
 
 def brightness(images: Tensor, amount: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .operations import OUTSIDE, Operation
+from .operations import Operation
+from .warping import OUTSIDE
 
 
 def installed() -> bool:
