@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 WRAPPERS = ("model", "state_dict", "model_state_dict", "module", "params", "state_dict_ema")
 """Keys under which published files keep the state dict."""
+COUNTER = "num_batches_tracked"
+"""How many batches a batch norm has seen: in files of all dialects, and nothing of a model's."""
 
 
 def read(source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
@@ -36,6 +38,7 @@ def read(source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
         if isinstance(found.get(key), Mapping):
             found = found[key]
     tensors = {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
+    tensors = {name: value for name, value in tensors.items() if name.rpartition(".")[2] != COUNTER}
     if not tensors:
         raise BadWeights("the checkpoint holds no tensors; give a state dict, or a file or folder with one")
     if all(name.startswith("module.") for name in tensors):  # saved from DataParallel

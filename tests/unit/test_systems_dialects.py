@@ -64,7 +64,10 @@ def test_every_system_is_here() -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_every_dialect_carries_it(name: str) -> None:
-    """To the bit, for the dialects whose names reach all of the model; there is one at least."""
+    """To the bit, for the dialects whose names reach all of the model; there is one at least.
+
+    What batch norms count in published files is nobody's.
+    """
     model = moved(name)
     names = list(model.state_dict())
     whole = [d.name for d in dialects_of(model) if all(match(n, d.rules) for n in names)]
@@ -72,7 +75,8 @@ def test_every_dialect_carries_it(name: str) -> None:
     for dialect in whole:
         with torch.device("meta"):
             again = Model(model.resolved)
-        assert again.load_published(model.to_published(dialect)) == []
+        theirs = model.to_published(dialect) | {"norm.num_batches_tracked": torch.tensor(3)}
+        assert again.load_published(theirs) == []
         ours = again.state_dict()
         assert all(torch.equal(tensor, ours[name]) for name, tensor in model.state_dict().items())
 

@@ -57,7 +57,7 @@ def spec(
     return {"stem": stem, "body": {"kind": "stack", "blocks": blocks}, "head": head}
 
 
-TABLES = (r"\.lmu\.(A|B|H|fft_H)$", r"\.num_batches_tracked$")
+TABLES = (r"\.lmu\.(A|B|H|fft_H)$",)
 
 
 def dialects(resolved: Mapping[str, Any]) -> list[Dialect]:

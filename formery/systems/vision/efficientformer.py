@@ -147,16 +147,16 @@ TIMM_V2 = replace(
     attentive_conv=("conv.conv", "conv.bn"),
     hidden=(("fc1.conv", "fc1.bn"), ("mid.conv", "mid.bn"), ("fc2.conv", "fc2.bn")),
 )
-UNUSED = (r"num_batches_tracked$", r"attention_bias_idxs$")
-"""What published files hold beside weights: counts of batches, and numbers of distances, which follow from the grid."""
+DERIVED = (r"attention_bias_idxs$",)
+"""What published files hold beside weights: numbers of distances, which follow from the grid."""
 
 
 def dialects(resolved: Mapping[str, Any]) -> list[Dialect]:
     """The authors' names and timm's."""
     second = any(_in_maps(block) == "inverted_bottleneck" for block in resolved["body"]["stages"][0]["blocks"])
     return [
-        Dialect("authors", tuple(_rules(resolved, AUTHORS)), ignores=UNUSED),
-        Dialect("timm", tuple(_rules(resolved, TIMM_V2 if second else TIMM)), ignores=UNUSED),
+        Dialect("authors", tuple(_rules(resolved, AUTHORS)), ignores=DERIVED),
+        Dialect("timm", tuple(_rules(resolved, TIMM_V2 if second else TIMM)), ignores=DERIVED),
     ]
 
 

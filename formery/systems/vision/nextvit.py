@@ -83,9 +83,7 @@ def dialects(resolved: Mapping[str, Any]) -> list[Dialect]:
                     head, _, last = block.rpartition(".")
                     rules += _block(f"{path}.blocks.{n}", f"{head}.{int(last) + n}", node, names)
             number, j = number + len(group["blocks"]), j + len(group["blocks"])
-    # timm's first releases carry the names of their own head; batch norms count batches, which nobody needs.
-    counters = (r"\.num_batches_tracked$",)
-    return [Dialect("authors", tuple(authors), ignores=counters), Dialect("timm", tuple(timm), ignores=counters)]
+    return [Dialect("authors", tuple(authors)), Dialect("timm", tuple(timm))]
 
 
 def _stacks(path: str, stage: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

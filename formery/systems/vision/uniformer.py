@@ -184,7 +184,7 @@ def dialects(resolved: Mapping[str, Any]) -> list[Dialect]:
             rules += [Rule(f"{ours}.token", "cls_token"), Rule(f"{ours}.carry", "cls_upsample")]
         for j, block in enumerate(stage["blocks"]):
             rules += _rules_of_block(block, f"{ours}.blocks.{j}", f"blocks{i + 1}.{j}", ones)
-    return [Dialect("authors", tuple(rules), ignores=(r"num_batches_tracked$",))]
+    return [Dialect("authors", tuple(rules))]
 
 
 def doubt(resolved: Mapping[str, Any], theirs: Mapping[str, Any], file: str) -> str | None:

@@ -64,14 +64,13 @@ def dialects(resolved: Mapping[str, Any]) -> list[Dialect]:
     ]
     rules, merged = _rules(blocks), _structure(blocks, merged=True)
     return [
-        Dialect("authors", rules, _structure(blocks, merged=False), COUNTERS),
-        Dialect("authors_merged", tuple(r for r in rules if not GONE.search(str(r.ours))), merged, COUNTERS),
+        Dialect("authors", rules, _structure(blocks, merged=False)),
+        Dialect("authors_merged", tuple(r for r in rules if not GONE.search(str(r.ours))), merged),
     ]
 
 
 GONE = re.compile(r"mixer\.(conv_norm|branches|norm)|channel\.(grn\.bias|norm)|scales")
 """What merging leaves nothing of."""
-COUNTERS = (r"\.num_batches_tracked$",)
 Blocks = list[tuple[str, Mapping[str, Any]]]
 
 
