@@ -22,15 +22,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..create import model_spec
 from ..data import open_data
 from ..errors import BadFile, BadSpec, Unwritable
-from ..files import write_json
 from ..formats import from_yaml
 from ..registry import nearest
 from ..spec import override
 from ..tasks import task_of
-from . import facts
 from . import pictures as draw
 from .changes import put
 from .config import TrainConfig
+from .finishing import RESULT, TRAINING, finished
 from .loop import OnProgress, TrainResult, train
 from .pretrained import fitted, loaded
 from .processes import is_first
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
     from ..model import Model
     from ..tasks.task import Task
 
-RESULT, MODEL, TRAINING = "result.json", "model", "training"
 REFERENCE = {"name", "override", "drop_path", "saved", "weights", "img_size"}
 
 
@@ -251,32 +249,14 @@ def run_recipe(
         model, data, task, recipe.config, folder=out / TRAINING, resume=resume, devices=devices, workers=workers,
         time_limit=time_limit, on_progress=on_progress, quiet=quiet,
     )  # fmt: skip
-    model.extra = task.extra(data)
-    found: dict[str, Any] = {
+    told = {
         "title": recipe.title,
-        "status": training.status,
-        "metrics": {"validation": training.metrics},
         "expected": recipe.expected.model_dump(exclude_none=True),
         "met": recipe.expected.met(training.metrics),
-        "best_step": training.best_step,
-        "steps": training.steps,
-        "seconds": round(training.seconds, 3),
         "seed": recipe.seed,
-        "task": task.describe(),
-        "train": training.config.plain(),
-        "data": data.describe(),
-        "spec": model.spec,
-        "resolved": model.resolved,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "versions": facts.versions(),
-        "machine": facts.machine(),
         "recipe": recipe.model_dump(mode="json", exclude_none=True),
     }
-    if recipe.test:
-        found["metrics"]["test"] = task.evaluate(model, data, "test")
-    if is_first(devices):
-        model.save_pretrained(out / MODEL)
-        write_json(out / RESULT, found)
-        if pictures:
-            draw.after(model, data, task, training, out)
+    found = finished(
+        model, data, task, training, out, told=told, test=recipe.test, devices=devices, pictures=pictures
+    )  # fmt: skip
     return RecipeResult(model, training, found, out)

@@ -11,17 +11,15 @@ import torch
 from ..create import create_model, model_spec
 from ..data import open_data
 from ..errors import BadSpec, Unwritable
-from ..files import write_json
 from ..model import Model
 from ..tasks import task_of
 from ..tasks.task import Task
-from . import facts
 from . import pictures as draw
 from .config import TrainConfig
+from .finishing import RESULT, TRAINING, finished
 from .loop import train
 from .pretrained import fitted, loaded
 from .processes import is_first
-from .recipes import MODEL, RESULT, TRAINING
 from .start import check_overruled, sized_by
 
 LONGEST = 1 << 40
@@ -82,27 +80,7 @@ def train_one(
         net, data, chosen, settled, folder=out / TRAINING, resume=resume, devices=devices, workers=workers,
         time_limit=time_limit, quiet=quiet,
     )  # fmt: skip
-    net.extra = chosen.extra(data)
-    found = {
-        "status": result.status,
-        "steps": result.steps,
-        "best_step": result.best_step,
-        "seconds": round(result.seconds, 3),
-        "metrics": {"validation": result.metrics},
-        "parameters": sum(p.numel() for p in net.parameters()),
-        "resolved": net.resolved,
-        "config": result.config.plain(),
-        "data": data.describe(),
-        "task": chosen.describe(),
-        "versions": facts.versions(),
-        "machine": facts.machine(),
-    }
-    if is_first(devices):
-        net.save_pretrained(out / MODEL)
-        write_json(out / RESULT, found)
-        if pictures:
-            draw.after(net, data, chosen, result, out)
-    return found
+    return finished(net, data, chosen, result, out, devices=devices, pictures=pictures)
 
 
 def steps_of(epochs: float, data: Any, task: Task, batch_size: int) -> int:

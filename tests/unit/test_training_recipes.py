@@ -11,7 +11,8 @@ from formery.formats import from_yaml, to_yaml
 from formery.model import Model
 from formery.tasks import task_of
 from formery.training import load_recipe, run_recipe
-from formery.training.recipes import RESULT, changed, parse
+from formery.training.finishing import RESULT
+from formery.training.recipes import changed, parse
 
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 IMAGENET = sorted((Path(__file__).parents[2] / "recipes" / "imagenet").glob("*.yaml"))
@@ -46,8 +47,8 @@ def test_a_recipe_is_run_and_told(path, tmp_path):
     assert (facts["status"], facts["steps"], facts["met"], result.met) == ("finished", 4, False, False)
     assert facts["metrics"]["validation"] == result.training.metrics
     assert facts["metrics"]["test"]["items"] == facts["data"]["splits"]["test"]
-    assert facts["train"]["warmup"] == 1
-    assert facts["data"]["seed"] == facts["train"]["seed"] == facts["seed"] == 0
+    assert facts["config"]["warmup"] == 1
+    assert facts["data"]["seed"] == facts["config"]["seed"] == facts["seed"] == 0
     assert len(facts["data"]["digest"]) == 64
     assert facts["versions"]["torch"] == torch.__version__
     assert facts["machine"]["threads"] == torch.get_num_threads()
@@ -78,7 +79,7 @@ def test_an_interrupted_recipe_goes_on(path, tmp_path):
 
 def test_a_seed_is_for_weights_order_and_dropout(path, tmp_path):
     result = run_recipe(path, tmp_path / "out", {"seed": 7, "train.steps": 2, "test": False}, quiet=True)
-    assert [result.facts[where]["seed"] for where in ("data", "train")] == [7, 7]
+    assert [result.facts[where]["seed"] for where in ("data", "config")] == [7, 7]
     assert "test" not in result.facts["metrics"]
     other = run_recipe(path, tmp_path / "other", {"train.steps": 2, "data.seed": 7, "train.seed": 7}, quiet=True)
     assert other.facts["data"]["digest"] == result.facts["data"]["digest"]
