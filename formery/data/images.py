@@ -156,7 +156,10 @@ class ImageData:
 
         Where images are mixed, the labels are targets (B, classes) float32.
         """
-        items = self.train_items(step, batch_size)
+        return self.shown(self.train_items(step, batch_size), step)
+
+    def shown(self, items: NDArray[np.int64], step: int) -> tuple[Tensor, Tensor]:
+        """These items as step `step` of a training shows them."""
         _, height, width = self.pictures.shape
         images = self.augmentation(self.larger.take(items), self.seed, step, (height, width))
         images = self.augmentation.erased(self.normalise(images), self.seed, step)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
 
@@ -16,6 +16,21 @@ SIDE, FRAME, GAP, LETTERS = 112, 3, 8, 13
 
 Cell = tuple[Tensor, str, str]
 """Pixels (C, H, W) uint8, caption, colour."""
+EntryT = TypeVar("EntryT")
+
+
+def evenly(entries: Sequence[EntryT], most: int) -> list[EntryT]:
+    """At most so many of the entries, from all places alike."""
+    count = min(most, len(entries))
+    return [entries[i * len(entries) // count] for i in range(count)]
+
+
+def judged(pixels: Tensor, guess: str, probability: float, truth: str | None) -> Cell:
+    """An image with the class that a model takes it for, and what it is where that is known and another."""
+    said, good = f"{guess} {100 * probability:.0f}%", guess == truth
+    if truth is None:
+        return pixels, said, INK
+    return pixels, said if good else f"{said}\nis {truth}", RIGHT if good else WRONG
 
 
 def sheet(cells: Sequence[Cell], columns: int, title: str) -> Image:

@@ -73,20 +73,15 @@ class Seen:
         import torch
 
         from ..data.decode import decode, read_bytes
-        from ..data.sheet import INK, RIGHT, WRONG, Cell, sheet
+        from ..data.sheet import evenly, judged, sheet
 
         mistakes = [row for _, _, row in sorted(self._mistakes, reverse=True)]
         preprocess = facts.read(facts.ImageFacts, self.extra).preprocess.model_dump()
-        cells: list[Cell] = []
-        left = min(MOST - len(mistakes), len(self._others))
-        for row in mistakes + [self._others[i * len(self._others) // left] for i in range(left)]:
-            file, truth = Path(row["file"]), self.truth(row)
-            good = truth == row["class"]
-            said = f"{row['class']} {100 * row['probability']:.0f}%" + (
-                "" if truth is None or good else f"\nis {truth}"
-            )
+        cells = []
+        for row in mistakes + evenly(self._others, MOST - len(mistakes)):
+            file = Path(row["file"])
             pixels = torch.from_numpy(decode(read_bytes(file), file, preprocess))
-            cells.append((pixels, said, INK if truth is None else RIGHT if good else WRONG))
-        judged = f": {self.labelled - self.right} of {self.labelled} wrong" if self.labelled else ""
+            cells.append(judged(pixels, row["class"], row["probability"], self.truth(row)))
+        wrong = f": {self.labelled - self.right} of {self.labelled} wrong" if self.labelled else ""
         with atomic(path) as temporary:
-            sheet(cells, COLUMNS, f"{self.rows - self.broken} images{judged}").save(temporary, format="PNG")
+            sheet(cells, COLUMNS, f"{self.rows - self.broken} images{wrong}").save(temporary, format="PNG")

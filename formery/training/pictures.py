@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..data.sheet import INK, RIGHT, WRONG, Cell, sheet
+from ..data.sheet import INK, Cell, evenly, judged, sheet
 from ..files import atomic
 from ..tasks.task import SHARE, Task, judging
 
@@ -42,14 +42,11 @@ def augmented(data: Any, path: Path, *, images: int = 4, times: int = 8) -> None
     items = data.train_items(0, images * data.augmentation.repeats)[:: data.augmentation.repeats]
     names = data.classes
     plain, labels = data.batch_of(items)
-    _, height, width = data.pictures.shape
     cells: list[Cell] = []
     shown = [_pixels(data, plain)]
     targets: list[Tensor] = []
     for step in range(times):
-        batch = data.augmentation(data.larger.take(items), data.seed, step, (height, width))
-        batch = data.augmentation.erased(data.normalise(batch), data.seed, step)
-        batch, wanted = data.augmentation.mixed(batch, labels, len(names), data.seed, step)
+        batch, wanted = data.shown(items, step)
         shown.append(_pixels(data, batch))
         targets.append(wanted)
     for row in range(len(items)):
@@ -88,13 +85,13 @@ def predictions(model: torch.nn.Module, data: Any, path: Path, *, most: int = MO
     wrong = sorted(entry for entry in found if not entry[0])
     right = [entry for entry in found if entry[0]]
     shown = wrong[: most if not right else max(most // 2, most - len(right))]
-    left = min(most - len(shown), len(right))
-    shown += [right[i * len(right) // left] for i in range(left)]
+    shown += evenly(right, most - len(shown))
     images, _ = data.batch_of(part.items[[entry[2] for entry in shown]])
-    names, cells = data.classes, []
-    for pixels, (good, minus, _, guess, label) in zip(_pixels(data, images), shown, strict=True):
-        said = f"{names[guess]} {-100 * minus:.0f}%" + ("" if good else f"\nis {names[label]}")
-        cells.append((pixels, said, RIGHT if good else WRONG))
+    names = data.classes
+    cells = [
+        judged(pixels, names[guess], -minus, names[label])
+        for pixels, (_, minus, _, guess, label) in zip(_pixels(data, images), shown, strict=True)
+    ]
     title = f"{data.name}, validation: {len(wrong)} of {len(found)} wrong"
     title += f"; the {sum(not e[0] for e in shown)} surest mistakes first" if wrong else ""
     _write(sheet(cells, 9, title), path)

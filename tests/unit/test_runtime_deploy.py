@@ -17,7 +17,7 @@ from formery.rewrites.rewrite import Exact
 from formery.runtime.deploy import deploy, forms_of, opened
 from formery.runtime.deploy.agreement import agreement
 from formery.runtime.deploy.forms import FORMS
-from formery.runtime.deploy.pictures import crops, pictures
+from formery.runtime.deploy.photographs import crops, pictures
 from formery.runtime.deploy.run import fits
 from formery.runtime.predict import open_predictor
 

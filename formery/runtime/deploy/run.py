@@ -22,7 +22,7 @@ from ...saving import formery_version
 from .agreement import Agreement, agreement, outputs
 from .forms import FORMS, INT8, ONNX, USUAL, Form, Layout, Runner, forms_of, runner
 from .opening import REPORT
-from .pictures import NUM, pictures
+from .photographs import NUM, pictures
 from .rewriting import CLOSE, rewritten
 
 PLOT = "deploy.png"
