@@ -146,8 +146,8 @@ class Model(nn.Module):
 
     @property
     def head_hidden_size(self) -> int:
-        """Width of what the last dense layer sees, or layers together."""
-        return getattr(self.head, "hidden_width", None) or self.num_features
+        """Width of the pooled features that scores are made of, of several tensors together: `num_features`."""
+        return self.num_features
 
     @property
     def embed_dim(self) -> Widths:
@@ -203,7 +203,7 @@ class Model(nn.Module):
             "std": tuple(pre["std"]),
             "interpolation": pre["interpolation"],
             "crop_pct": pre["crop_pct"],
-            "first_conv": each(lambda name: name and f"stem.{name}", self.stem.first) if visual else None,
+            "first_conv": each(lambda name: f"stem.{name}", self.stem.first or ()) if visual else None,
             "classifier": _alone(tuple(f"head.{name}" for name in self.head.layers)),
             "fixed_input_size": self.stem.fixed_grid or any(mixer.fixed_grid for _, mixer in self.mixers()),
         }
@@ -328,14 +328,15 @@ class Model(nn.Module):
         return _turned(self._finished(features.x, ctx))
 
     def forward_head(self, x: Tensor | Sequence[Tensor], pre_logits: bool = False) -> Any:
-        """The rest of `forward`, from `forward_features`' output; with `pre_logits`, what the last layer sees."""
+        """The rest of `forward`, from `forward_features`' output; with `pre_logits`, the pooled features
+        that scores are made of: what the model without classes gives."""
         given = x if isinstance(x, Tensor) else tuple(x)
         tokens = each(lambda t: t.movedim(1, -1) if t.dim() > 3 else t, given)
         grid: Grids = () if several(given)[0].dim() > 3 else self.body.grid
         features = Features(tokens, grid, self.num_prefix_tokens)
         if isinstance(self.head, Classifier):
             pooled = self.head.pooled(features, NOTHING)
-            return outward(self.head.pre_scores(pooled) if pre_logits else self.head.scores(pooled))
+            return outward(pooled if pre_logits else self.head.scores(pooled))
         return tokens if pre_logits else self.head(features, NOTHING)
 
     def forward_intermediates(

@@ -13,6 +13,10 @@ from ..parts.part import Part
 from .blocks.base import BaseBlock
 
 
+BESIDE = "prefix|position|lower_bounds"
+"""What a body has beside its blocks."""
+
+
 class Groups(NamedTuple):
     """How parameters of a body are grouped by depth, as regular expressions of names inside it."""
 
@@ -58,7 +62,7 @@ class Body(Part):
 
     def groups(self) -> Groups:
         """Blocks by number; what stands before them goes with the stem."""
-        return Groups("prefix|position", ((r"blocks\.(\d+)", ()),), r"blocks\.(\d+)|(prefix|position)")
+        return Groups(BESIDE, ((r"blocks\.(\d+)", ()),), rf"blocks\.(\d+)|({BESIDE})")
 
 
 def joined(members: Iterable[nn.Module], within: str) -> Groups:

@@ -99,7 +99,7 @@ class Classes(Classifier):
 
     def scores(self, pooled: Tensor) -> Tensor:
         """(B, num_classes) from pooled features."""
-        pooled = self._dropped(self.pre_scores(pooled))
+        pooled = self._dropped(pooled)
         return pooled if self.fc is None else self.fc(pooled)
 
     def _dropped(self, pooled: Tensor) -> Tensor:

@@ -77,22 +77,13 @@ class Classifier(Head):
         """Another pooling; what it learns is drawn with `std`."""
         self.pool = pool
 
-    @property
-    def hidden_width(self) -> int | None:
-        """Channels that the last layer sees, where they are not those of the pooled features."""
-        return None
-
     def set_classes(self, num_classes: int, std: float | None = 0.02) -> None:
         """A fresh last layer for `num_classes` classes, drawn with `std` as by `initial.draw`; none for 0."""
         raise NotImplementedError
 
     def pooled(self, features: Features, ctx: Context) -> Tensor:
-        """(B, C) what the last layer sees."""
+        """(B, C) what scores are made of."""
         raise NotImplementedError
-
-    def pre_scores(self, pooled: Tensor) -> Tensor:
-        """What the last layer sees, from pooled features."""
-        return pooled
 
     def scores(self, pooled: Tensor) -> Tensor:
         """(B, num_classes) from pooled features."""

@@ -49,10 +49,6 @@ class MLPClasses(Classes):
             dim, num_classes=num_classes, pool=pool, norm=norm, order=order, dropout=dropout, bias=bias, place=place
         )
 
-    @property
-    def hidden_width(self) -> int | None:
-        return self.hidden if self.num_classes else None
-
     def set_classes(self, num_classes: int, std: float | None = 0.02) -> None:
         """A fresh last layer; the hidden one stays, and is fresh where there was none."""
         if not num_classes:
@@ -67,9 +63,8 @@ class MLPClasses(Classes):
             draw(self.fc, std)
         self.num_classes = num_classes
 
-    def pre_scores(self, pooled: Tensor) -> Tensor:
-        """What the last dense layer sees."""
+    def scores(self, pooled: Tensor) -> Tensor:
         if self.expand is None:
-            return pooled
+            return super().scores(pooled)
         hidden = activated(self.expand, pooled, self.activation)
-        return hidden if self.hidden_norm is None else self.hidden_norm(hidden, NOTHING)
+        return super().scores(hidden if self.hidden_norm is None else self.hidden_norm(hidden, NOTHING))

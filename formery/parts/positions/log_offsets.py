@@ -27,10 +27,12 @@ class LogOffsets(OffsetBias):
     """16 sigmoid(MLP(offset)): two dense layers with a ReLU between, fed with log-spaced offsets, one output a head.
 
     `trained` is the window that the weights were trained with, whose offsets are the unit; the window's own unless
-    given. The network knows any window, so no tensor is bound to one.
+    given. The network knows any window, so no tensor is bound to one. Weight decay leaves it alone, as
+    the authors' code does.
     """
 
     EXAMPLES = ({"hidden": 8}, {"hidden": 8, "trained": 4})
+    undecayed = ("expand.weight", "reduce.weight")
     coordinates: Tensor
 
     def __init__(
