@@ -12,7 +12,6 @@ from ..parts.heads.head import Features
 from ..parts.part import Part
 from .blocks.base import BaseBlock
 
-
 BESIDE = "prefix|position|lower_bounds"
 """What a body has beside its blocks."""
 
