@@ -9,6 +9,7 @@ from torch import nn
 import formery
 from formery.context import NOTHING
 from formery.errors import BadSpec, CannotRun
+from formery.parts.merges.convolved_attention import EVERY_SECOND
 from formery.parts.positions.distance_table import DistanceTable, distance_numbers, resize_distances
 from formery.parts.positions.offset_bias import offset_numbers
 from formery.parts.positions.relative_table import resize_offsets
@@ -97,9 +98,11 @@ def test_hybrids() -> None:
 
 def test_positions_that_do_not_fit() -> None:
     place = Place("here", grid=(4, 4))
-    with pytest.raises(BadSpec, match="distance_table, relative_table"):
+    with pytest.raises(BadSpec, match="distance_table, log_offsets, offset_mlp, relative_table; put others"):
         build("mixer", {"kind": "biased_attention", "position": "rope"}, 16, place=place)
-    with pytest.raises(BadSpec, match="every second place: give the position stride 2"):
+    with pytest.raises(BadSpec, match="every place asks: give the position stride 1, not 2"):
+        build("mixer", {"kind": "biased_attention", "position": EVERY_SECOND}, 16, place=place)
+    with pytest.raises(BadSpec, match="every 2 places along each axis one asks: give the position stride 2, not 1"):
         build("merge", {"kind": "convolved_attention", "position": "distance_table"}, 16, 24, place=place)
     with pytest.raises(BadSpec, match="a map of known size"):
         build("mixer", "biased_attention", 16, place=Place("here", grid=(0,)))

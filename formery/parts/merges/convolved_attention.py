@@ -6,14 +6,14 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ...context import NOTHING, Context
-from ...errors import BadSpec
 from ...ops.map_convolution import map_convolution
 from ...spec import NormSpec, Place, PositionSpec, build
 from ..activations import ACTIVATIONS, Activation
 from ..convolution import channels_last_conv, normed
 from ..dense import Dense
-from ..mixers.biased_attention import Positive, biased_scores, build_bias, join_heads, split_heads
+from ..mixers.biased_attention import Positive, biased_scores, join_heads, split_heads
 from ..part import untouched
+from ..positions.score_bias import build_bias
 from .merge import Merge
 
 EVERY_SECOND = {"kind": "distance_table", "stride": 2}
@@ -59,9 +59,7 @@ class ConvolvedAttentionMerge(Merge):
         self.q, self.q_norm = Dense(dim, keys), normed_by(keys, "q_norm")
         self.kv, self.kv_norm = Dense(dim, keys + values), normed_by(keys + values, "kv_norm")
         self.local, self.local_norm = nn.Conv2d(values, values, 3, 2, 1, groups=values), normed_by(values, "local_norm")
-        self.position = build_bias(position, heads, place, tuple(grid))
-        if getattr(self.position, "stride", 1) != 2:
-            raise BadSpec("queries stand on every second place: give the position stride 2")
+        self.position = build_bias(position, heads, place, tuple(grid), stride=2)
         self.out, self.out_norm = Dense(values, out), normed_by(out, "out_norm")
         self.writes = ("conv_norm", "out_norm")
         self.neighbours = tuple((name, f"{name}_norm") for name in ("conv", "q", "kv", "local", "out"))

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ... import registry
 from ...context import NOTHING, Context, State
-from ...errors import BadSpec, CannotRun
-from ...spec import Place, PositionSpec, build
+from ...errors import CannotRun
+from ...spec import Place, PositionSpec
 from ..dense import Dense
-from ..positions.score_bias import ScoreBias
+from ..positions.score_bias import build_bias
 from .mixer import Mixer
 
 Positive = Annotated[int, Field(gt=0)]
@@ -34,14 +34,6 @@ def biased_scores(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
     """q k^T / sqrt(D) + bias: (B, heads, Nq, D) and (B, heads, Nk, D) to (B, heads, Nq, Nk)."""
     scores, scale = q @ k.mT, q.shape[-1] ** -0.5
     return scores * scale if bias is None else torch.add(bias.to(scores.dtype), scores, alpha=scale)
-
-
-def build_bias(spec: PositionSpec, heads: int, place: Place, grid: tuple[int, ...]) -> ScoreBias:
-    """The position that `spec` describes for the scores of `heads` on a grid; BadSpec where it acts on others."""
-    position = build("position", spec, heads, place=place.at("position", grid=grid))
-    if not isinstance(position, ScoreBias):
-        raise BadSpec("the position is added to scores: distance_table, relative_table; put others on the body")
-    return position
 
 
 def check_bound(mixer: Mixer, x: Tensor, grid: tuple[int, ...]) -> None:

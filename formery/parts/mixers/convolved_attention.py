@@ -13,7 +13,8 @@ from ...spec import NormSpec, Place, PositionSpec, build
 from ..activations import ACTIVATIONS, Activation
 from ..convolution import depthwise_conv, normed, over_grid
 from ..dense import Dense
-from .biased_attention import Positive, biased_scores, build_bias, check_bound, join_heads, split_heads
+from ..positions.score_bias import build_bias
+from .biased_attention import Positive, biased_scores, check_bound, join_heads, split_heads
 from .mixer import Mixer
 from .talking_heads import TalkingHeads
 

@@ -16,10 +16,10 @@ from ...ops.grouped_attention import added, fused, grouped_attention
 from ...ops.linear import linear
 from ...ops.remembered import Remembered
 from ...ops.token_groups import Arrangement, Cut, arrangement, for_map, is_whole, mask_of, merge, partition, regions
-from ...spec import Place, build
+from ...spec import Place
 from ..dense import Dense
 from ..part import untouched
-from ..positions.score_bias import ScoreBias
+from ..positions.score_bias import ScoreBias, build_bias
 from ..widths import positive, shared_width
 from .mixer import Mixer
 
@@ -76,11 +76,7 @@ class GroupAttention(Mixer):
         self.log_factor = nn.Parameter(torch.full((self.heads,), math.log(10.0))) if cosine else None
         self.position: ScoreBias | None = None
         if options.position is not None:
-            self.position = build(
-                "position", options.position, self.heads, place=place.at("position", grid=(cut.size, cut.size))
-            )
-            if self.position.acts_on != "scores":
-                raise BadSpec("position inside groups is added to scores: relative_table, log_offsets or offset_mlp")
+            self.position = build_bias(options.position, self.heads, place, (cut.size, cut.size))
         if self.cut.seen:  # what is filled in is zero behind the norm: no norm can be folded across it
             self.reads = ()
         self._masked = Remembered(added)

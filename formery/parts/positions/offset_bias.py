@@ -1,4 +1,4 @@
-"""What every score bias is that depends on the offset between query and key alone."""
+"""What every score bias is that depends on where query and key stand to each other alone."""
 
 from __future__ import annotations
 
@@ -31,30 +31,36 @@ def offset_numbers(grid: Sequence[int]) -> Tensor:
     return (between * torch.tensor(steps)).sum(-1)
 
 
-def places(grid: Sequence[int]) -> Tensor:
-    """(N, axes) the places of a grid in raster order."""
-    return torch.stack(torch.meshgrid(*(torch.arange(n) for n in grid), indexing="ij"), dim=-1).flatten(0, -2)
+def places(grid: Sequence[int], stride: int = 1) -> Tensor:
+    """(N, axes) every `stride`-th place of a grid along each axis, in raster order."""
+    axes = (torch.arange(0, n, stride) for n in grid)
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2)
 
 
 class OffsetBias(ScoreBias):
     """A row of heads for each offset, that of a query dy rows below and dx columns right of its key at number
-    (dy + H - 1) (2 W - 1) + dx + W - 1 in a window of H x W; any number of axes."""
+    (dy + H - 1) (2 W - 1) + dx + W - 1 in a window of H x W; any number of axes. `numbers_of` may number them
+    otherwise, and let fewer places ask (`stride`)."""
 
     numbers: Tensor
 
-    def __init__(self, dim: int, grid: tuple[int, ...]) -> None:
+    def __init__(self, dim: int, grid: tuple[int, ...], stride: int = 1) -> None:
         super().__init__()
         if not all(grid):
-            raise BadSpec("a bias by offsets is that of a window or map of known size; give the stem its size")
-        self.heads, self.grid = dim, tuple(grid)
-        self.register_buffer("numbers", offset_numbers(grid), persistent=False)
+            raise BadSpec("a bias of scores is that of a window or a map of known size; give the stem its size")
+        self.heads, self.grid, self.stride = dim, tuple(grid), stride
+        self.register_buffer("numbers", self.numbers_of(self.grid), persistent=False)
         self._gathered = Remembered(self._gather)
 
     def reset_derived(self) -> None:
-        self.numbers = offset_numbers(self.grid).to(next(self.parameters()).device)
+        self.numbers = self.numbers_of(self.grid).to(next(self.parameters()).device)
+
+    def numbers_of(self, grid: tuple[int, ...]) -> Tensor:
+        """(queries, keys) the row of each pair of a grid."""
+        return offset_numbers(grid)
 
     def rows(self, grid: tuple[int, ...]) -> Tensor:
-        """(offsets, heads) of a grid."""
+        """(rows, heads) of a grid."""
         raise NotImplementedError
 
     def _gather(self, *weights: Tensor) -> Tensor:
@@ -63,9 +69,9 @@ class OffsetBias(ScoreBias):
     def bias(self, grid: tuple[int, ...] | None = None) -> Tensor:
         if grid is None or tuple(grid) == self.grid:
             return self._gathered(*self.parameters())
-        return _paired(self.rows(tuple(grid)), offset_numbers(grid).to(self.numbers.device))
+        return _paired(self.rows(tuple(grid)), self.numbers_of(tuple(grid)).to(self.numbers.device))
 
 
 def _paired(rows: Tensor, numbers: Tensor) -> Tensor:
-    """(heads, N, N) of rows (offsets, heads)."""
+    """(heads, queries, keys) of rows (rows, heads)."""
     return rows[numbers.flatten()].unflatten(0, numbers.shape).permute(2, 0, 1).contiguous()
