@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .forms import watched
+from .forms import plain
 
 LARGE = 16 << 20
 """Bytes of the widened tensor beyond which pieces are faster."""
@@ -43,7 +43,7 @@ def by_items(work: Callable[[Tensor], Tensor], x: Tensor, width: int) -> Tensor:
 
 def _pieces(x: Tensor, width: int) -> int:
     """How many pieces are fastest."""
-    if torch.is_grad_enabled() or not x.is_cpu or watched():
+    if not plain(x):
         return 1
     size = x.numel() // max(1, x.shape[-1]) * width * x.element_size()
     return 1 if size <= LARGE else -(-size // PIECE)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 T = TypeVar("T")
@@ -30,6 +30,14 @@ def transformed() -> bool:
 def watched() -> bool:
     """Whether somebody compiles, traces or transforms operations, and so takes the plain ones."""
     return torch.compiler.is_compiling() or transformed()
+
+
+def plain(x: Tensor) -> bool:
+    """Whether work on an ordinary tensor may take any form that is fast: on the CPU, where nobody differentiates,
+    watches, or stands between operations and their kernels."""
+    if torch.is_grad_enabled() or not x.is_cpu or watched():
+        return False
+    return type(x) in (Tensor, nn.Parameter) and torch._C._len_torch_dispatch_stack() == 0
 
 
 def may_overwrite(state: Tensor, *others: Tensor) -> bool:

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from .forms import watched
+from .forms import plain
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ class Remembered(Generic[T]):
 
     def __call__(self, weight: Tensor, *others: Tensor) -> T:
         """The same of any tensors: worked out on the spot where gradients pass, or where somebody watches."""
-        if torch.is_grad_enabled() or not weight.is_cpu or watched() or torch._C._len_torch_dispatch_stack() > 0:
+        if not plain(weight):
             return self.work(weight, *others)
         made = self.of(weight, *others)
         return self.work(weight, *others) if made is None else made

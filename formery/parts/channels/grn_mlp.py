@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from ...context import NOTHING, Context, State
 from ...ops.by_rows import by_items
-from ...ops.forms import watched
+from ...ops.forms import plain
 from ...ops.linear import linear
 from ...spec import NormSpec, Place, build
 from ..activations import Activation
@@ -59,10 +58,8 @@ class GRNMLP(Channel):
 
     def _items(self, x: Tensor) -> Tensor:
         y = activated(self.expand, x, self.activation)
-        plain = untouched(self.grn, GlobalResponse) and untouched(self.reduce, Dense)
-        if not plain or torch.is_grad_enabled() or watched():
-            return self.reduce(self.grn(y))
-        if y.shape[0] != 1 or y.numel() <= self.reduce.weight.numel():
+        known = untouched(self.grn, GlobalResponse) and untouched(self.reduce, Dense)
+        if not known or not plain(y) or y.shape[0] != 1 or y.numel() <= self.reduce.weight.numel():
             return self.reduce(self.grn(y))
         # The factors of one item go over the weights, which are fewer numbers than the widened tokens.
         weight = self.reduce.weight

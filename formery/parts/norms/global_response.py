@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from ...context import NOTHING, Context
-from ...ops.forms import watched
+from ...ops.forms import plain
 from .norm import Norm
 
 
-def over_grid(x: Tensor) -> Tensor:
+def grid_norm(x: Tensor) -> Tensor:
     """(B, 1, ..., C): the norm of each channel of x (B, *grid, C) over the grid.
 
     On CPUs torch's norm over other axes than the last takes 2 to 11 times as long as squares, their sum and its root
@@ -18,7 +18,7 @@ def over_grid(x: Tensor) -> Tensor:
     """
     axes = tuple(range(1, x.dim() - 1))
     wide = x.dtype is torch.float32 or x.dtype is torch.float64
-    if torch.is_grad_enabled() or not x.is_cpu or not wide or watched():
+    if not wide or not plain(x):
         return torch.linalg.vector_norm(x, dim=axes, keepdim=True)
     return x.square().sum(axes, keepdim=True).sqrt_()
 
@@ -41,7 +41,7 @@ class GlobalResponse(Norm):
 
     def factors(self, x: Tensor) -> Tensor:
         """(B, 1, ..., C): 1 + weight n of x (B, *grid, C)."""
-        response = over_grid(x)
+        response = grid_norm(x)
         return torch.addcmul(torch.ones_like(self.weight), self.weight, response / (response.mean(-1, True) + self.eps))
 
     def forward(self, x: Tensor, ctx: Context = NOTHING) -> Tensor:
