@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..context import Context
 from ..ops.depthwise import depthwise
 from .part import untouched
 
@@ -48,8 +47,3 @@ def over_grid(conv: nn.Module, x: Tensor) -> Tensor:
         return depthwise(x, conv.weight, conv.bias, int(conv.dilation[0]))
     y: Tensor = conv(x.movedim(-1, 1)).movedim(1, -1)
     return y
-
-
-def normed(norm: nn.Module | None, x: Tensor, ctx: Context) -> Tensor:
-    """The norm behind a layer, where it has not been folded into it."""
-    return x if norm is None else norm(x, ctx)

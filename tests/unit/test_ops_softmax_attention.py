@@ -11,10 +11,15 @@ from formery.ops.softmax_attention import by_products, fused, reference, softmax
 
 
 def drawn(
-    batch: int = 2, heads: int = 3, length: int = 20, keys: int = 17, dtype: torch.dtype = torch.float64
+    batch: int = 2,
+    heads: int = 3,
+    length: int = 20,
+    keys: int = 17,
+    values: int = 6,
+    dtype: torch.dtype = torch.float64,
 ) -> list[Tensor]:
     draw = torch.Generator().manual_seed(0)
-    shapes = (batch, length, heads, 8), (batch, keys, heads, 8), (batch, keys, heads, 6)
+    shapes = (batch, length, heads, 8), (batch, keys, heads, 8), (batch, keys, heads, values)
     return [torch.randn(s, generator=draw, dtype=torch.float64).to(dtype).transpose(1, 2) for s in shapes]
 
 
@@ -40,7 +45,9 @@ def test_gradients_are_the_definitions() -> None:
     ("given", "products"),
     [
         ({"dtype": torch.bfloat16}, True),
-        ({"dtype": torch.float32}, False),
+        ({"dtype": torch.bfloat16, "values": 8}, True),
+        ({"dtype": torch.float32}, True),
+        ({"dtype": torch.float32, "values": 8}, False),
         ({"dtype": torch.bfloat16, "length": 1}, False),
         ({"dtype": torch.bfloat16, "keys": 600}, False),
         ({"dtype": torch.bfloat16, "batch": 0}, False),

@@ -11,8 +11,8 @@ from torch import Tensor
 from ...context import NOTHING, Context, State
 from ...spec import NormSpec, Place, build
 from ..activations import ACTIVATIONS, Activation
-from ..convolution import normed
 from ..dense import Dense, activated
+from ..norms.norm import normed
 from ..widths import positive
 from .channel import Channel
 

@@ -7,13 +7,16 @@ from torch import Tensor, nn
 
 from ...context import NOTHING, Context
 from ...ops.map_convolution import map_convolution
-from ...spec import NormSpec, Place, PositionSpec, build
+from ...ops.softmax_attention import softmax_attention
+from ...spec import NormSpec, Place, PositionSpec
 from ..activations import ACTIVATIONS, Activation
-from ..convolution import channels_last_conv, normed
+from ..attention_heads import join_heads, split_heads
+from ..convolution import channels_last_conv
 from ..dense import Dense
-from ..mixers.biased_attention import Positive, biased_scores, join_heads, split_heads
+from ..norms.norm import normed, norms_by
 from ..part import untouched
 from ..positions.score_bias import build_bias
+from ..strides import Positive
 from .merge import Merge
 
 EVERY_SECOND = {"kind": "distance_table", "stride": 2}
@@ -49,10 +52,7 @@ class ConvolvedAttentionMerge(Merge):
         self.heads, self.activation = heads, activation
         self.widths = heads * key_dim, heads * value_dim
         keys, values = self.widths
-
-        def normed_by(width: int, name: str) -> nn.Module:
-            module: nn.Module = build("norm", norm, width, place=place.at(name))
-            return module
+        normed_by = norms_by(norm, place)
 
         self.conv, self.conv_norm = channels_last_conv(dim, out, 3, 2, 1), normed_by(out, "conv_norm")
         self.near = nn.Conv2d(dim, dim, 3, 2, 1, groups=dim)
@@ -74,8 +74,9 @@ class ConvolvedAttentionMerge(Merge):
         keys, values = normed(self.kv_norm, self.kv(x), ctx).split(self.widths, dim=-1)
         local = normed(self.local_norm, self.local(values.movedim(-1, 1)).movedim(1, -1), ctx)
         q, k, v = (split_heads(t.flatten(1, 2), self.heads) for t in (q, keys, values))
-        weights = biased_scores(q, k, self.position.bias(tuple(x.shape[1:3]))).softmax(-1).to(v.dtype)
-        y = ACTIVATIONS[self.activation](join_heads(weights @ v).view_as(local) + local)
+        bias = self.position.bias(tuple(x.shape[1:3])).to(q.dtype)
+        met = join_heads(softmax_attention(q, k, v, bias, q.shape[-1] ** -0.5))
+        y = ACTIVATIONS[self.activation](met.view_as(local) + local)
         attended = normed(self.out_norm, self.out(y), ctx)
         if untouched(self.conv, nn.Conv2d):
             convolved = map_convolution(x, self.conv.weight, self.conv.bias, 2, 1)

@@ -12,8 +12,8 @@ from ...context import NOTHING, Context
 from ...ops.map_convolution import map_convolution
 from ...spec import NormSpec, Place, build
 from ..convolution import channels_last_conv
+from ..cross_scale import shares
 from ..part import untouched
-from ..stems.cross_scale import shares
 from .merge import Merge
 
 

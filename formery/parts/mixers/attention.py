@@ -13,6 +13,7 @@ from ...errors import BadSpec
 from ...ops.softmax_attention import softmax_attention
 from ...ops.window_attention import window_attention
 from ...spec import NormSpec, Place, PositionSpec, build
+from ..attention_heads import join_heads, split_heads
 from ..dense import Dense
 from ..part import idle
 from ..widths import shared_width
@@ -96,23 +97,19 @@ class Attention(Mixer):
         (q, k, v, gate), heads = self.widths, (self.heads, self.kv_heads)
         if self.q_norm is None:
             both, values, last = self.qkv(x).split((q + k, v, gate), dim=-1)
-            both = self._apart(both)
+            both = split_heads(both, head_dim=self.head_dim)
             if self.position is not None:  # all heads turn alike
                 both = self.position(both, ctx)
-            return *both.split(heads, dim=1), self._apart(values), last
+            return *both.split(heads, dim=1), split_heads(values, head_dim=self.head_dim), last
         queries, keys, values, last = self.qkv(x).split(self.widths, dim=-1)
         if self.norm_width:
             queries, keys = self._normed(queries, keys)
-        queries, keys = self._apart(queries), self._apart(keys)
+        queries, keys = (split_heads(t, head_dim=self.head_dim) for t in (queries, keys))
         if not self.norm_width:
             queries, keys = self._normed(queries, keys)
         if self.position is not None:
             queries, keys = self.position(queries, ctx), self.position(keys, ctx)
-        return queries, keys, self._apart(values), last
-
-    def _apart(self, x: Tensor) -> Tensor:
-        """(B, L, heads D) as (B, heads, L, D)."""
-        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        return queries, keys, split_heads(values, head_dim=self.head_dim), last
 
     def _normed(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         return (q, k) if self.q_norm is None or self.k_norm is None else (self.q_norm(q), self.k_norm(k))
@@ -149,7 +146,7 @@ class Attention(Mixer):
         return (first @ k.mT * self.scale).softmax(-1).flatten(1, 2).mean(1)
 
     def _out(self, y: Tensor, gate: Tensor) -> Tensor:
-        y = y.transpose(1, 2).flatten(2)
+        y = join_heads(y)
         return self.out(y * gate.sigmoid() if self.widths[3] else y)
 
     def _by_blocks(self, length: int, ctx: Context, state: State | None) -> bool:

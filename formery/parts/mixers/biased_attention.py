@@ -3,48 +3,17 @@ arXiv 2104.01136, section 4.2; EfficientFormer, arXiv 2206.01191, section 4.1)."
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import torch
-from pydantic import Field
 from torch import Tensor
 
-from ... import registry
 from ...context import NOTHING, Context, State
-from ...errors import CannotRun
+from ...ops.softmax_attention import softmax_attention
 from ...spec import Place, PositionSpec
+from ..attention_heads import join_heads, split_heads
 from ..dense import Dense
 from ..positions.score_bias import build_bias
+from ..strides import Positive
+from .grids import check_bound
 from .mixer import Mixer
-
-Positive = Annotated[int, Field(gt=0)]
-
-
-def split_heads(x: Tensor, heads: int) -> Tensor:
-    """(B, N, heads D) as (B, heads, N, D)."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-
-def join_heads(x: Tensor) -> Tensor:
-    """What `split_heads` undoes."""
-    return x.transpose(1, 2).flatten(2)
-
-
-def biased_scores(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
-    """q k^T / sqrt(D) + bias: (B, heads, Nq, D) and (B, heads, Nk, D) to (B, heads, Nq, Nk)."""
-    scores, scale = q @ k.mT, q.shape[-1] ** -0.5
-    return scores * scale if bias is None else torch.add(bias.to(scores.dtype), scores, alpha=scale)
-
-
-def check_bound(mixer: Mixer, x: Tensor, grid: tuple[int, ...]) -> None:
-    """CannotRun unless tokens (B, *grid, C) stand on the grid that a mixer's biases are bound to."""
-    found = tuple(x.shape[1:-1])
-    if not torch.compiler.is_compiling() and found != grid:
-        what = " x ".join(map(str, grid))
-        raise CannotRun(
-            f"{registry.name_of('mixer', type(mixer))} is bound to {torch.Size(grid).numel()} tokens ({what}), got "
-            f"{' x '.join(map(str, found))}; set img_size"
-        )
 
 
 class BiasedAttention(Mixer):
@@ -82,8 +51,8 @@ class BiasedAttention(Mixer):
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
         check_bound(self, x, self.grid)
         q, k, v = (split_heads(t, self.heads) for t in self.qkv(x.flatten(1, -2)).split(self.widths, dim=-1))
-        weights = biased_scores(q, k, self.position.bias()).softmax(-1)
-        return self.out(join_heads(weights.to(v.dtype) @ v)).unflatten(1, x.shape[1:-1])
+        y = softmax_attention(q, k, v, self.position.bias().to(q.dtype), q.shape[-1] ** -0.5)
+        return self.out(join_heads(y)).unflatten(1, x.shape[1:-1])
 
     def macs(self, tokens: int, past: int = 0) -> int:
         return (self.widths[0] + self.widths[2]) * tokens * tokens

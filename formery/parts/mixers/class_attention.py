@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...context import NOTHING, Context, State
+from ...ops.softmax_attention import softmax_attention
+from ..attention_heads import join_heads, split_heads
 from ..dense import Dense
 from ..widths import shared_width
 from .mixer import Mixer
@@ -42,16 +44,12 @@ class ClassAttention(Mixer):
         self.out = Dense(dim, dim)
 
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
-        q = self._apart(self.q(x[:, : self.queries]))
-        k, v = (self._apart(t) for t in self.kv(x).chunk(2, dim=-1))
+        q = split_heads(self.q(x[:, : self.queries]), self.heads)
+        k, v = (split_heads(t, self.heads) for t in self.kv(x).chunk(2, dim=-1))
         if ctx.record is not None and WEIGHTS in ctx.record:
             ctx.record[WEIGHTS].append((q @ k.mT * self.head_dim**-0.5).softmax(-1))
-        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        y = join_heads(softmax_attention(q, k, v, None, self.head_dim**-0.5))
         return F.pad(self.out(y), (0, 0, 0, x.shape[1] - q.shape[2]))
-
-    def _apart(self, x: Tensor) -> Tensor:
-        """(B, L, heads D) as (B, heads, L, D)."""
-        return x.unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
 
     def macs(self, tokens: int, past: int = 0) -> int:
         return 2 * self.heads * self.head_dim * tokens * min(self.queries, tokens)

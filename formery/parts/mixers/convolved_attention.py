@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...context import NOTHING, Context, State
-from ...spec import NormSpec, Place, PositionSpec, build
+from ...ops.softmax_attention import softmax_attention
+from ...spec import NormSpec, Place, PositionSpec
 from ..activations import ACTIVATIONS, Activation
-from ..convolution import depthwise_conv, normed, over_grid
+from ..attention_heads import join_heads, split_heads
+from ..convolution import depthwise_conv, over_grid
 from ..dense import Dense
+from ..norms.norm import normed, norms_by
 from ..positions.score_bias import build_bias
-from .biased_attention import Positive, biased_scores, check_bound, join_heads, split_heads
+from ..strides import Positive
+from .grids import check_bound
 from .mixer import Mixer
 from .talking_heads import TalkingHeads
 
@@ -57,10 +62,7 @@ class ConvolvedAttention(Mixer):
         self.activation: Activation = activation
         self.widths = (heads * key_dim, heads * key_dim, heads * value_dim)
         values = self.widths[2]
-
-        def normed_by(width: int, name: str) -> nn.Module:
-            module: nn.Module = build("norm", norm, width, place=place.at(name))
-            return module
+        normed_by = norms_by(norm, place)
 
         self.down = nn.Conv2d(dim, dim, 3, stride, 1, groups=dim) if stride > 1 else None
         self.down_norm = normed_by(dim, "down_norm") if stride > 1 else None
@@ -85,15 +87,19 @@ class ConvolvedAttention(Mixer):
         q, k, values = qkv.split(self.widths, dim=-1)
         local = normed(self.local_norm, over_grid(self.local, values), ctx)
         q, k, v = (split_heads(t.flatten(1, 2), self.heads) for t in (q, k, values))
-        scores = biased_scores(q, k, self.position.bias())
-        weights = (scores if self.before is None else self.before(scores)).softmax(-1).to(v.dtype)
-        if self.behind is not None:
-            weights = self.behind(weights)
-        y = join_heads(weights @ v).unflatten(1, grid) + local
+        y = join_heads(self._attended(q, k, v)).unflatten(1, grid) + local
         if self.stride > 1:
             scaled = F.interpolate(y.movedim(-1, 1), scale_factor=self.stride, mode="bilinear", align_corners=False)
             y = scaled.movedim(1, -1)[:, :height, :width]
         return normed(self.out_norm, self.out(ACTIVATIONS[self.activation](y)), ctx)
+
+    def _attended(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        bias, scale = self.position.bias(), q.shape[-1] ** -0.5
+        if self.before is None or self.behind is None:
+            return softmax_attention(q, k, v, bias.to(q.dtype), scale)
+        scores = q @ k.mT
+        scores = torch.add(bias.to(scores.dtype), scores, alpha=scale)
+        return self.behind(self.before(scores).softmax(-1).to(v.dtype)) @ v
 
     def macs(self, tokens: int, past: int = 0) -> int:
         places = self.position.grid[0] * self.position.grid[1]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ... import registry
 from ...context import Context, State
-from ...errors import BadSpec
+from ...errors import BadSpec, CannotRun
 from .mixer import Mixer
 
 
@@ -15,6 +17,17 @@ def check_grid(mixer: Mixer, rank: int, name: str) -> None:
     if rank and rank not in mixer.grids and 1 not in mixer.grids:
         ranks = " or ".join(f"{r}-D" for r in mixer.grids)
         raise BadSpec(f"mixer {name!r} works on {ranks} grids, here the grid is {rank}-D; choose another mixer")
+
+
+def check_bound(mixer: Mixer, x: Tensor, grid: tuple[int, ...]) -> None:
+    """CannotRun unless tokens (B, *grid, C) stand on the grid that a mixer's biases are bound to."""
+    found = tuple(x.shape[1:-1])
+    if not torch.compiler.is_compiling() and found != grid:
+        what = " x ".join(map(str, grid))
+        raise CannotRun(
+            f"{registry.name_of('mixer', type(mixer))} is bound to {torch.Size(grid).numel()} tokens ({what}), got "
+            f"{' x '.join(map(str, found))}; set img_size"
+        )
 
 
 def on_grid(mixer: Mixer, x: Tensor, ctx: Context, state: State | None) -> Tensor:

@@ -10,17 +10,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...context import NOTHING, Context, State
-from ...errors import BadSpec
-from ...ops.forms import watched
+from ...ops.forms import plain
 from ...ops.grouped_attention import added, fused, grouped_attention
 from ...ops.linear import linear
 from ...ops.remembered import Remembered
 from ...ops.token_groups import Arrangement, Cut, arrangement, for_map, is_whole, mask_of, merge, partition, regions
 from ...spec import Place
+from ..attention_heads import heads_of, join_heads
 from ..dense import Dense
 from ..part import untouched
 from ..positions.score_bias import ScoreBias, build_bias
-from ..widths import positive, shared_width
 from .mixer import Mixer
 
 Scaling = Literal["dot", "cosine"]
@@ -38,16 +37,6 @@ class Options(NamedTuple):
     bias: bool
     key_bias: bool
     published: bool
-
-
-def heads_of(dim: int, heads: int | None, head_dim: int | None) -> tuple[int, int]:
-    """(heads, channels a head) of a width: one of them given is enough."""
-    if heads is None:
-        width = positive("head_dim", head_dim or 32)
-        if dim % width:
-            raise BadSpec(f"head_dim ({width}) does not divide {dim}; choose a divisor or give heads")
-        return dim // width, width
-    return heads, shared_width("head_dim", head_dim, dim, heads)
 
 
 class GroupAttention(Mixer):
@@ -84,14 +73,14 @@ class GroupAttention(Mixer):
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
         grid = (x.shape[1], x.shape[2])
         cut = for_map(self.cut, grid)
-        if _plain(x):
+        if x.numel() > 0 and plain(x):
             return self.out(self._gathered(x, arrangement(x.shape[0], grid, cut)))
         mask = None
         if cut.shift or not (cut.seen or is_whole(cut, grid)):
             mask = ctx.once(("groups", cut, grid), lambda: mask_of(regions(cut, grid, x.device))[:, None])
         q, k, v = self._heads(partition(x, cut))
         y = grouped_attention(q, k, v, self._bias(), mask, self.scale)
-        return self.out(merge(y.transpose(1, 2).flatten(2), cut, grid))
+        return self.out(merge(join_heads(y), cut, grid))
 
     def _gathered(self, x: Tensor, to: Arrangement) -> Tensor:
         """What meets (B, H, W, heads D), by one gather each way; only groups that need a mask get one."""
@@ -130,10 +119,3 @@ class GroupAttention(Mixer):
 
     def macs(self, tokens: int, past: int = 0) -> int:
         return 2 * self.heads * self.head_dim * tokens * min(tokens, self.cut.size**2)
-
-
-def _plain(x: Tensor) -> bool:
-    """Whether rows may be gathered in an order worked out before: on the CPU, nobody differentiates or watches."""
-    if torch.is_grad_enabled() or not x.is_cpu or watched() or type(x) is not Tensor:
-        return False
-    return x.numel() > 0 and torch._C._len_torch_dispatch_stack() == 0

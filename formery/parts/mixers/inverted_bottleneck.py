@@ -12,8 +12,9 @@ from ...context import NOTHING, Context, State
 from ...errors import BadSpec
 from ...spec import NormSpec, Place, build
 from ..activations import ACTIVATIONS, Activation
-from ..convolution import depthwise_conv, normed, over_grid
+from ..convolution import depthwise_conv, over_grid
 from ..dense import Dense, activated
+from ..norms.norm import normed
 from ..widths import positive
 from .mixer import Mixer
 

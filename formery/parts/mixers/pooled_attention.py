@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from ...context import NOTHING, Context, State
 from ...ops.softmax_attention import softmax_attention
 from ...spec import NormSpec, Place, build
+from ..attention_heads import join_heads, split_heads
 from ..dense import Dense
 from ..norms.norm import Norm
 from ..widths import shared_width
@@ -64,10 +65,10 @@ class PooledAttention(Mixer):
         pooled = self._pooled(x)
         if self.norm is not None:
             pooled = self.norm(pooled, ctx)
-        q = self._apart(self.q(x.flatten(1, -2)))
-        k, v = (self._apart(part) for part in self.kv(pooled).chunk(2, dim=-1))
+        q = split_heads(self.q(x.flatten(1, -2)), self.heads)
+        k, v = (split_heads(part, self.heads) for part in self.kv(pooled).chunk(2, dim=-1))
         y = softmax_attention(q, k, v, None, self.head_dim**-0.5)
-        return self.out(y.transpose(1, 2).flatten(2)).view(x.shape)
+        return self.out(join_heads(y)).view(x.shape)
 
     def _pooled(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, keys, C)."""
@@ -75,10 +76,6 @@ class PooledAttention(Mixer):
         if self.pool == "raster":  # one row of tokens
             maps, size = x.flatten(1, -2).mT.unsqueeze(2), (1, self.stride**2)
         return F.avg_pool2d(maps, size, size, ceil_mode=True, count_include_pad=False).flatten(2).mT
-
-    def _apart(self, x: Tensor) -> Tensor:
-        """(B, L, heads D) as (B, heads, L, D)."""
-        return x.unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
 
     def macs(self, tokens: int, past: int = 0) -> int:
         """As if the sides of the map divided."""

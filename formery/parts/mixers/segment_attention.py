@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...context import NOTHING, Context, Slot, State
 from ...spec import NormSpec, Place, build
+from ..attention_heads import join_heads, split_heads
 from ..dense import Dense
 from ..part import idle
 from ..positions.sincos import sine_table
@@ -107,7 +108,7 @@ class SegmentAttention(Mixer):
         length, total = x.shape[1], past.shape[1] + x.shape[1]
         together = torch.cat([past, x], dim=1)
         normed = together if self.norm is None else self.norm(together)
-        q = self._heads(self.q(normed[:, total - length :]))
+        q = split_heads(self.q(normed[:, total - length :]), self.heads)
         scale = self.head_dim**-0.5
         q_content, q_place = ((q + bias[:, None]) * scale for bias in (self.content, self.place))
         steps = torch.arange(total, device=x.device)
@@ -121,7 +122,7 @@ class SegmentAttention(Mixer):
         k, v = self._keys(normed)
         if self.norm_memory and (self.through or not torch.is_grad_enabled()):
             weights = self._softmax(q_content @ k.mT + by_place, visible)
-            return self.out((weights @ v).transpose(1, 2).flatten(2))
+            return self.out(join_heads(weights @ v))
         remembered = together if self.through else together.detach()
         if self.norm is not None and self.norm_memory:
             remembered = self.norm(remembered)
@@ -129,14 +130,11 @@ class SegmentAttention(Mixer):
         same = (places[:, None] >= first[..., None])[:, None]
         weights = self._softmax(torch.where(same, q_content @ k.mT, q_content @ k_past.mT) + by_place, visible)
         y = weights.masked_fill(~same, 0) @ v + weights.masked_fill(same, 0) @ v_past
-        return self.out(y.transpose(1, 2).flatten(2))
-
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return self.out(join_heads(y))
 
     def _keys(self, x: Tensor) -> tuple[Tensor, Tensor]:
         k, v = self.kv(x).chunk(2, dim=-1)
-        return self._heads(k), self._heads(v)
+        return split_heads(k, self.heads), split_heads(v, self.heads)
 
     def _softmax(self, scores: Tensor, visible: Tensor) -> Tensor:
         wide = torch.promote_types(scores.dtype, torch.float32)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from ...context import NOTHING, Context, State
 from ...ops.token_groups import Cut, for_map, merge, partition
 from ...spec import Place
+from ..attention_heads import heads_of
 from ..part import Resize, untouched
 from ..resize import resize_square, resize_vector
-from .group_attention import heads_of
 from .mixer import Mixer
 
 

@@ -9,24 +9,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ...context import Context
-from ...errors import BadSpec
 from ...spec import NormSpec, Place, build
 from ..convolution import channels_last_conv
+from ..cross_scale import shares
 from .stem import Stem, check_images, image_size
 
 Sizes = Annotated[list[Annotated[int, Field(gt=0)]], Field(min_length=1)]
-
-
-def shares(width: int, count: int, sizes: list[int], stride: int) -> list[int]:
-    """Channels of the convolutions of rising `sizes`: each has half of what is left, the last two have the same.
-
-    BadSpec where they cannot be halved so often, or a size does not stand around the stride's tokens.
-    """
-    if odd := [size for size in sizes if size < stride or (size - stride) % 2]:
-        raise BadSpec(f"sizes: a kernel stands around {stride} pixels or tokens, an even number more; got {odd[0]}")
-    if width % 2 ** (count - 1):
-        raise BadSpec(f"{width} channels cannot be halved {count - 1} times; take another width or fewer sizes")
-    return [width // 2 ** min(i + 1, count - 1) for i in range(count)]
 
 
 class CrossScaleStem(Stem):
