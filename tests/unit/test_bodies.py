@@ -179,6 +179,8 @@ def test_bare_sublayers_have_no_norm_scale_or_drop_path() -> None:
     assert not dropped.all()
     with pytest.raises(BadSpec, match="this block has sublayers 0 to 1, got 2"):
         build("scheme", {"kind": "pre", "bare": [2]}, DIM, 2)
+    with pytest.raises(BadSpec, match="aside: this block has sublayers 0 to 1, got 2"):
+        build("scheme", {"kind": "detour", "aside": [2]}, DIM, 2)
 
 
 def test_drop_shares_scale_the_chance_of_each_sublayer() -> None:

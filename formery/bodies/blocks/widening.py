@@ -33,7 +33,7 @@ class Widening(BaseBlock):
             "mixer": {"kind": "attention", "heads": 2},
             "local": {"kind": "depthwise_conv", "size": 3},
             "norm": "layer",
-            "scheme": {"kind": "pre", "raw": [1], "drop_shares": [0.75, 0.25, 1.0]},
+            "scheme": {"kind": "pre", "unnormed": [1], "drop_shares": [0.75, 0.25, 1.0]},
         },
     )
     neighbours = (("project", "project_norm"),)

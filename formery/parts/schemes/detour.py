@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ...context import Context
 from ...spec import NormSpec, Place
-from .scheme import Scheme, Sublayer
+from .scheme import Scheme, Sublayer, check_numbers
 
 Forked = tuple[Tensor, Tensor | None]
 
@@ -39,6 +39,7 @@ class Detour(Scheme):
         place: Place | None = None,
     ) -> None:
         super().__init__(dim, num_sublayers, norm=norm, scale=scale, drop_path=drop_path, bare=bare, place=place)
+        check_numbers("aside", aside, num_sublayers)
         self.aside = frozenset(aside or ()) - {num_sublayers - 1}
 
     def start(self, x: Tensor) -> Forked:

@@ -31,12 +31,12 @@ class Pre(Scheme):
         stream_scale: float | None = None,
         drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0,
         bare: list[int] | None = None,
-        raw: list[int] | None = None,
+        unnormed: list[int] | None = None,
         drop_shares: list[Annotated[float, Field(ge=0, le=1)]] | None = None,
         place: Place | None = None,
     ) -> None:
         super().__init__(
-            dim, num_sublayers, norm=norm, scale=scale, drop_path=drop_path, bare=bare, raw=raw,
+            dim, num_sublayers, norm=norm, scale=scale, drop_path=drop_path, bare=bare, unnormed=unnormed,
             drop_shares=drop_shares, place=place,
         )  # fmt: skip
         self.stream_scales: nn.ModuleList | None = None

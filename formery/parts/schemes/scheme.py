@@ -54,15 +54,15 @@ class Scheme(Part):
     stream passes from block to block, so that a scheme may reach across them; it is a tensor, or a tuple of tensors.
     `norms[i]` belongs to sublayer i, `scales[i]` is its layer scale where `scale` gives an initial value, and
     `drop_path` the chance that a branch is left out for an item in training (arXiv 1603.09382). Sublayers numbered in
-    `bare` do without all three, those in `raw` without a norm. `drop_shares` are factors of `drop_path`, one for each
-    sublayer. `dim` is the width of all sublayers, or has one width for each.
+    `bare` do without all three, those in `unnormed` without a norm. `drop_shares` are factors of `drop_path`, one for
+    each sublayer. `dim` is the width of all sublayers, or has one width for each.
     """
 
     EXAMPLES: ClassVar[tuple[dict[str, Any], ...]] = (
         {},
         {"norm": "rms", "scale": 0.1},
         {"scale": 0.1, "bare": [0]},
-        {"raw": [0]},
+        {"unnormed": [0]},
     )
     norms_at: ClassVar[Literal["in", "out", "sum"] | None] = None
     """Where the norms stand: in front of sublayers, on their output, on the sum with the stream; None (not said) keeps
@@ -87,7 +87,7 @@ class Scheme(Part):
         scale: float | None = None,
         drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0,
         bare: list[int] | None = None,
-        raw: list[int] | None = None,
+        unnormed: list[int] | None = None,
         drop_shares: list[Annotated[float, Field(ge=0, le=1)]] | None = None,
         place: Place | None = None,
     ) -> None:
@@ -96,10 +96,10 @@ class Scheme(Part):
         self.drop_path, self.bare = drop_path, frozenset(bare or ())
         self.drop_shares = None if drop_shares is None else tuple(drop_shares)
         check_numbers("bare", bare, num_sublayers)
-        check_numbers("raw", raw, num_sublayers)
+        check_numbers("unnormed", unnormed, num_sublayers)
         if drop_shares is not None and len(drop_shares) != num_sublayers:
             raise BadSpec(f"drop_shares: one for each of the {num_sublayers} sublayers, got {len(drop_shares)}")
-        dims, without = widths(dim, num_sublayers), self.bare.union(raw or ())
+        dims, without = widths(dim, num_sublayers), self.bare.union(unnormed or ())
         norms = [None if i in without else norm for i in range(num_sublayers)]
         scales = [None if i in self.bare else scale for i in range(num_sublayers)]
         self.norms = nn.ModuleList(self._norm(dims[i], i, own, place) for i, own in enumerate(norms))

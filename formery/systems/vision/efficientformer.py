@@ -23,7 +23,7 @@ SIZES_V2: dict[str, tuple[list[int], list[int], int, tuple[range, range]]] = {
 HEADS, KEY_DIM, VALUE_DIM = 8, 32, 128
 SCALE = 1e-5
 """First layer scale."""
-BARE = {"kind": "pre", "norm": None, "scale": SCALE}
+UNNORMED = {"kind": "pre", "norm": None, "scale": SCALE}
 """Blocks of convolutions have no norm in front: there is one behind each convolution."""
 MERGE = {"kind": "conv", "out_norm": "batch"}
 ZEROS = {"kind": "distance_table", "std": 0.0}
@@ -44,9 +44,13 @@ def _first(depths: list[int], dims: list[int], num_attention: int) -> dict[str, 
         "convolutional": {
             "mixer": "pooling",
             "channel": {"kind": "normed_mlp", "last": None},
-            "scheme": BARE,
+            "scheme": UNNORMED,
         },
-        "attentive": {"mixer": attention | {"position": ZEROS}, "channel": "mlp", "scheme": BARE | {"norm": "layer"}},
+        "attentive": {
+            "mixer": attention | {"position": ZEROS},
+            "channel": "mlp",
+            "scheme": UNNORMED | {"norm": "layer"},
+        },
     }
     attentive = [0, 0, 0, num_attention]
     words = [["convolutional"] * (d - n) + ["attentive"] * n for d, n in zip(depths, attentive, strict=True)]
@@ -81,7 +85,7 @@ def _second(depths: list[int], dims: list[int], num_attention: int, narrow: tupl
                 "kind": "block",
                 "mixer": attention if late and j >= depth - num_attention else None,
                 "channel": {"kind": "inverted_bottleneck", "ratio": 3.0 if late and j in narrow[i - 2] else 4.0},
-                "scheme": BARE,
+                "scheme": UNNORMED,
             }
             for j in range(depth)
         ]

@@ -47,7 +47,7 @@ def convolution_block() -> dict[str, Any]:
     return {
         "mixer": {"kind": "multi_head_conv", "head_dim": HEAD},
         "channel": {"kind": "mlp", "ratio": 3.0, "activation": "relu"},
-        "scheme": {"kind": "pre", "norm": "batch", "raw": [0]},
+        "scheme": {"kind": "pre", "norm": "batch", "unnormed": [0]},
     }
 
 
@@ -62,7 +62,7 @@ def transformer_block(dim: int, out: int, *, pool: int = 1) -> dict[str, Any]:
         "mixer": attention,
         "local": {"kind": "multi_head_conv", "head_dim": HEAD},
         "channel": {"kind": "mlp", "ratio": 2.0, "activation": "relu"},
-        "scheme": {"kind": "pre", "norm": "batch", "raw": [1], "drop_shares": [dim / out, 1 - dim / out, 1.0]},
+        "scheme": {"kind": "pre", "norm": "batch", "unnormed": [1], "drop_shares": [dim / out, 1 - dim / out, 1.0]},
     }
 
 
