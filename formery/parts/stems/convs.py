@@ -26,8 +26,8 @@ class Convs(Stem):
     """A convolution for each of `widths`, each with a norm and an activation behind it. (B, in_chans, H, W) in.
 
     `sizes`, `strides` and `paddings` (half the size unless given) are one for all or one each. After the last
-    convolution there is no activation if `last_activation` is false, and no norm if `last_norm` is. With `pool`, a
-    maximum over 3 x 3 with stride 2 follows each activation.
+    convolution there is no activation if `last_activation` is false. With `pool`, a maximum over 3 x 3 with stride 2
+    follows each activation.
 
     EfficientFormer: [24, 48], batch norm, ReLU; Next-ViT: [64, 32, 64, 64], strides 2, 1, 1, 2; UniFormer-S+: GELU,
     none last; CrossViT's dagger stems: no norm; CCT: no norm, ReLU, `pool`.
@@ -50,7 +50,6 @@ class Convs(Stem):
         norm: NormSpec | None = "batch",
         activation: Activation = "relu",
         last_activation: bool = True,
-        last_norm: bool = True,
         pool: bool = False,
         bias: bool = True,
         in_chans: Positive = 3,
@@ -75,15 +74,12 @@ class Convs(Stem):
                 self.grid = tuple((n - 1) // 2 + 1 for n in self.grid)
             before = widths[i - 1] if i else in_chans
             self.convs.append(channels_last_conv(before, width, size, stride, padding, bias=bias))
-            normed = norm is not None and (last_norm or i < depth - 1)
-            self.norms.append(build("norm", norm, width, place=place.at("norm")) if normed else nn.Identity())
+            self.norms.append(nn.Identity() if norm is None else build("norm", norm, width, place=place.at("norm")))
         self.activation: Activation = activation
         self.activated = depth if last_activation else depth - 1
-        last_plain = isinstance(self.norms[-1], nn.Identity)
-        self.writes = () if last_activation or pool else (f"{'convs' if last_plain else 'norms'}.{depth - 1}",)
-        self.neighbours = tuple(
-            (f"convs.{i}", f"norms.{i}") for i, m in enumerate(self.norms) if not isinstance(m, nn.Identity)
-        )
+        last = "convs" if norm is None else "norms"
+        self.writes = () if last_activation or pool else (f"{last}.{depth - 1}",)
+        self.neighbours = () if norm is None else tuple((f"convs.{i}", f"norms.{i}") for i in range(depth))
 
     @classmethod
     def whole(cls, options: Mapping[str, Any]) -> int:
