@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...context import NOTHING, Context
-from ...ops.map_convolution import map_convolution
 from ...spec import NormSpec, Place, build
-from ..convolution import convolution
-from ..part import untouched
+from ..convolution import convolution, over_grid
 from ..strides import Natural, Positive, as_stride, per_axis
 from .merge import Merge
 
@@ -48,7 +46,6 @@ class ConvMerge(Merge):
         given = {"size": size, "stride": stride, "padding": padding}
         self.size, self.strides, self.padding = (per_axis(value, rank, name) for name, value in given.items())
         self.grids, self.stride = (rank,), as_stride(self.strides)
-        self.square = rank == 2 and all(len(set(each)) == 1 for each in (self.size, self.strides, self.padding))
         self.norm = None if norm is None else build("norm", norm, dim, place=place.at("norm"))
         self.conv = convolution(rank, dim, out, self.size, self.strides, self.padding, bias=bias)
         self.out_norm = None if out_norm is None else build("norm", out_norm, out, place=place.at("out_norm"))
@@ -63,8 +60,5 @@ class ConvMerge(Merge):
 
     def forward(self, x: Tensor, ctx: Context = NOTHING) -> Tensor:
         x = x if self.norm is None else self.norm(x, ctx)
-        if self.square and untouched(self.conv, nn.Conv2d):
-            x = map_convolution(x, self.conv.weight, self.conv.bias, self.strides[0], self.padding[0])
-        else:
-            x = self.conv(x.movedim(-1, 1)).movedim(1, -1)
+        x = over_grid(self.conv, x)
         return x if self.out_norm is None else self.out_norm(x, ctx)

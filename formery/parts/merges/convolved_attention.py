@@ -6,15 +6,13 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ...context import NOTHING, Context
-from ...ops.map_convolution import map_convolution
 from ...ops.softmax_attention import softmax_attention
 from ...spec import NormSpec, Place, PositionSpec
 from ..activations import ACTIVATIONS, Activation
 from ..attention_heads import join_heads, split_heads
-from ..convolution import channels_last_conv
+from ..convolution import channels_last_conv, over_grid
 from ..dense import Dense
 from ..norms.norm import normed, norms_by
-from ..part import untouched
 from ..positions.score_bias import build_bias
 from ..strides import Positive
 from .merge import Merge
@@ -68,18 +66,13 @@ class ConvolvedAttentionMerge(Merge):
         return tuple((n + 1) // 2 for n in grid)
 
     def forward(self, x: Tensor, ctx: Context = NOTHING) -> Tensor:
-        maps = x.movedim(-1, 1)
-        query = self.near(maps).movedim(1, -1) + x[:, ::2, ::2]
+        query = over_grid(self.near, x) + x[:, ::2, ::2]
         q = normed(self.q_norm, self.q(query), ctx)
         keys, values = normed(self.kv_norm, self.kv(x), ctx).split(self.widths, dim=-1)
-        local = normed(self.local_norm, self.local(values.movedim(-1, 1)).movedim(1, -1), ctx)
+        local = normed(self.local_norm, over_grid(self.local, values), ctx)
         q, k, v = (split_heads(t.flatten(1, 2), self.heads) for t in (q, keys, values))
         bias = self.position.bias(tuple(x.shape[1:3])).to(q.dtype)
         met = join_heads(softmax_attention(q, k, v, bias, q.shape[-1] ** -0.5))
         y = ACTIVATIONS[self.activation](met.view_as(local) + local)
         attended = normed(self.out_norm, self.out(y), ctx)
-        if untouched(self.conv, nn.Conv2d):
-            convolved = map_convolution(x, self.conv.weight, self.conv.bias, 2, 1)
-        else:
-            convolved = self.conv(maps).movedim(1, -1)
-        return normed(self.conv_norm, convolved, ctx) + attended
+        return normed(self.conv_norm, over_grid(self.conv, x), ctx) + attended

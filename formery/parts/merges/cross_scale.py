@@ -9,11 +9,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ...context import NOTHING, Context
-from ...ops.map_convolution import map_convolution
 from ...spec import NormSpec, Place, build
-from ..convolution import channels_last_conv
+from ..convolution import channels_last_conv, over_grid
 from ..cross_scale import shares
-from ..part import untouched
 from .merge import Merge
 
 
@@ -48,10 +46,4 @@ class CrossScaleMerge(Merge):
 
     def forward(self, x: Tensor, ctx: Context = NOTHING) -> Tensor:
         x = x if self.norm is None else self.norm(x, ctx)
-        return torch.cat([self._convolved(conv, x) for conv in self.convs], dim=-1)
-
-    def _convolved(self, conv: nn.Module, x: Tensor) -> Tensor:
-        if untouched(conv, nn.Conv2d):
-            return map_convolution(x, conv.weight, conv.bias, 2, int(conv.padding[0]))
-        y: Tensor = conv(x.movedim(-1, 1)).movedim(1, -1)
-        return y
+        return torch.cat([over_grid(conv, x) for conv in self.convs], dim=-1)

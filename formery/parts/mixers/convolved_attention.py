@@ -81,7 +81,7 @@ class ConvolvedAttention(Mixer):
         check_bound(self, x, self.grid)
         height, width = x.shape[1:3]
         if self.down is not None:
-            x = normed(self.down_norm, self.down(x.movedim(-1, 1)).movedim(1, -1), ctx)
+            x = normed(self.down_norm, over_grid(self.down, x), ctx)
         grid = x.shape[1:3]
         qkv = normed(self.qkv_norm, self.qkv(x), ctx)
         q, k, values = qkv.split(self.widths, dim=-1)

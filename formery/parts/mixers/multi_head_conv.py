@@ -11,7 +11,7 @@ from ...context import NOTHING, Context, State
 from ...errors import BadSpec
 from ...spec import NormSpec, Place, build
 from ..activations import ACTIVATIONS, Activation
-from ..convolution import channels_last_conv
+from ..convolution import channels_last_conv, over_grid
 from ..dense import Dense
 from ..norms.norm import Norm
 from .mixer import Mixer
@@ -49,7 +49,7 @@ class MultiHeadConv(Mixer):
         self.neighbours = () if norm is None else (("conv", "norm"),)
 
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
-        y: Tensor = self.conv(x.movedim(-1, 1)).movedim(1, -1)
+        y = over_grid(self.conv, x)
         if self.norm is not None:
             y = self.norm(y, ctx)
         return self.out(ACTIVATIONS[self.activation](y))

@@ -10,7 +10,7 @@ from torch import Tensor
 from ...context import NOTHING, Context, State
 from ...errors import BadSpec
 from ..activations import Activation, Learned, activation_of
-from ..convolution import convolution
+from ..convolution import convolution, over_grid
 from ..dense import Dense, activated
 from .mixer import Mixer
 
@@ -51,4 +51,4 @@ class SeparableConv(Mixer):
 
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
         x = self.expand(x) if self.activation is None else activated(self.expand, x, self.activation)
-        return self.reduce(self.conv(x.movedim(-1, 1)).movedim(1, -1))
+        return self.reduce(over_grid(self.conv, x))
