@@ -49,7 +49,7 @@ def _accuracy(name: str, seed: int) -> float:
     """On the digits' test part, of a net of two blocks on four patches of sixteen words."""
     block = {"mixer": {"kind": "attention", "heads": 2, "bias": False}, "channel": {"kind": "mlp", "ratio": 2.0}}
     spec: dict[str, Any] = {
-        "stem": {"kind": "words", "width": 4, "size": 4, "stride": 1, "kernel": 3},
+        "stem": {"kind": "pixel_words", "width": 4, "size": 4, "stride": 1, "kernel": 3},
         "body": {
             "kind": "nested",
             "depth": 2,

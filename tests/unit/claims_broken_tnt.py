@@ -11,7 +11,7 @@ from formery.bodies import nested
 from formery.claims import tnt
 from formery.claims.check import Check
 from formery.parts.mixers.attention import Attention
-from formery.parts.stems.words import Words
+from formery.parts.stems.pixel_words import PixelWords
 from tests.unit.claims_broken import Break
 
 
@@ -27,13 +27,13 @@ def added_twice(patch: pytest.MonkeyPatch) -> None:
 
 def whole_image(patch: pytest.MonkeyPatch) -> None:
     """The convolution sees what is beyond the patch."""
-    whole = Words.__init__
+    whole = PixelWords.__init__
 
     @wraps(whole)
-    def init(self: Words, **options: Any) -> None:
+    def init(self: PixelWords, **options: Any) -> None:
         whole(self, **options | {"across": True})
 
-    patch.setattr(Words, "__init__", init)
+    patch.setattr(PixelWords, "__init__", init)
 
 
 def nothing_told(patch: pytest.MonkeyPatch) -> None:

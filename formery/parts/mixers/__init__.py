@@ -1,7 +1,7 @@
 """Token mixers: what lets one token see others."""
 
 INDEX = {
-    "along": "along:Along",
+    "axial": "axial:Axial",
     "attention": "attention:Attention",
     "class_attention": "class_attention:ClassAttention",
     "biased_attention": "biased_attention:BiasedAttention",

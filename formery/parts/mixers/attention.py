@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from ...context import NOTHING, Cache, Context, State, Window
 from ...errors import BadSpec
+from ...ops.sliding_window import sliding_window
 from ...ops.softmax_attention import softmax_attention
-from ...ops.window_attention import window_attention
 from ...spec import NormSpec, Place, PositionSpec, build
 from ..attention_heads import join_heads, split_heads
 from ..dense import Dense
@@ -123,7 +123,7 @@ class Attention(Mixer):
         q, k, v, gate = self._heads(x, ctx)
         if self._by_blocks(x.shape[1], ctx, state):
             assert self.window is not None
-            return self._out(window_attention(q, k, v, self.window, self.scale), gate)
+            return self._out(sliding_window(q, k, v, self.window, self.scale), gate)
         places = None
         if state is not None:
             k, v, places = state.cache("seen").append(k, v, ctx.padding)

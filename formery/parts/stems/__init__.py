@@ -10,7 +10,7 @@ INDEX = {
     "scales": "scales:Scales",
     "spiking_convolutions": "frame_convolutions:SpikingConvolutions",
     "tokens": "tokens:Tokens",
-    "words": "words:Words",
+    "pixel_words": "pixel_words:PixelWords",
     "tokens_to_token": "tokens_to_token:TokensToToken",
     "word_convs": "word_convs:WordConvs",
 }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from math import lcm
+from typing import Annotated, Any
 
 from pydantic import Field
 from torch import Tensor
@@ -63,6 +65,11 @@ class ConvStem(Stem):
         self.conv = convolution(rank, in_chans, dim, sizes, strides, paddings, bias=bias)
         self.norm = None if norm is None else build("norm", norm, dim, place=place.at("norm"))
         self.writes = ("conv",) if norm is None else ("norm",)
+
+    @classmethod
+    def multiple(cls, options: Mapping[str, Any]) -> int:
+        strides = options["stride"]
+        return int(strides) if isinstance(strides, int) else lcm(*strides[-2:])
 
     def forward(self, inputs: Tensor, ctx: Context) -> tuple[Tensor, Context]:
         (check_images if self.modality == "image" else check_videos)(inputs, self.conv.in_channels)

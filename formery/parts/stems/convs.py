@@ -82,7 +82,7 @@ class Convs(Stem):
         self.neighbours = () if norm is None else tuple((f"convs.{i}", f"norms.{i}") for i in range(depth))
 
     @classmethod
-    def whole(cls, options: Mapping[str, Any]) -> int:
+    def multiple(cls, options: Mapping[str, Any]) -> int:
         depth = len(options["widths"])
         return prod(_one_each(options["strides"], depth, "strides")) * (2**depth if options["pool"] else 1)
 

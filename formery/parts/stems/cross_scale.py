@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -46,6 +47,10 @@ class CrossScaleStem(Stem):
         self.first = tuple(f"convs.{i}" for i in range(len(sizes)))
         self.norm = None if norm is None else build("norm", norm, dim, place=place.at("norm"))
         self.writes = () if norm is None else ("norm",)
+
+    @classmethod
+    def multiple(cls, options: Mapping[str, Any]) -> int:
+        return int(options["stride"])
 
     def forward(self, inputs: Tensor, ctx: Context) -> tuple[Tensor, Context]:
         check_images(inputs, self.channels_in)

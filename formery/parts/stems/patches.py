@@ -49,7 +49,7 @@ class Patches(Stem):
         self.writes = ("conv",) if norm is None else ("norm",)
 
     @classmethod
-    def whole(cls, options: Mapping[str, Any]) -> int:
+    def multiple(cls, options: Mapping[str, Any]) -> int:
         return int(options["size"])
 
     def forward(self, inputs: Tensor, ctx: Context) -> tuple[Tensor, Context]:

@@ -98,7 +98,7 @@ def _sized(
         node = resolve_part("stem", stem, f"stems.{i}")
         if "img_size" not in node:
             raise BadSpec(f"stems.{i}: {node['kind']!r} takes no images; scales are of images")
-        whole = registry.find("stem", node["kind"]).whole(node)
-        sides = [max(1, round(side * ratio / whole)) * whole for side in image_size(img_size)]
+        multiple = registry.find("stem", node["kind"]).multiple(node)
+        sides = [max(1, round(side * ratio / multiple)) * multiple for side in image_size(img_size)]
         found.append(node | {"img_size": sides[0] if sides[0] == sides[1] else sides, "in_chans": in_chans})
     return found

@@ -42,7 +42,7 @@ class Stem(Part):
         raise NotImplementedError
 
     @classmethod
-    def whole(cls, options: Mapping[str, Any]) -> int:
+    def multiple(cls, options: Mapping[str, Any]) -> int:
         """What the sides of an image are best a multiple of, with these options."""
         return 1
 

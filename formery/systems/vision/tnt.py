@@ -21,7 +21,7 @@ def variant(name: str) -> dict[str, Any]:
     size, *legacy = name.split("_")[1:]
     width, heads, word, word_heads = SIZES[size]
     return {
-        "stem": {"kind": "words", "width": word, "size": PATCH, "stride": STRIDE, "across": bool(legacy)},
+        "stem": {"kind": "pixel_words", "width": word, "size": PATCH, "stride": STRIDE, "across": bool(legacy)},
         "body": {
             "kind": "nested",
             "depth": DEPTH,
@@ -57,7 +57,7 @@ def excited(heads: int) -> dict[str, Any]:
 
 def dialects(resolved: Mapping[str, Any]) -> list[Dialect]:
     """The authors' names, whose files have an unused table beside them, and timm's."""
-    word = resolved["stem"]["width"] if resolved["stem"]["kind"] == "words" else 1
+    word = resolved["stem"]["width"] if resolved["stem"]["kind"] == "pixel_words" else 1
     width = resolved["body"].get("width", 1)
     return [
         Dialect("authors", _rules(AUTHORS, width, word), ignores=(r"^outer_tokens$",)),

@@ -162,8 +162,8 @@ def global_block(heads: int, ratio: float = 4.0, scale: float | None = None) -> 
 def split_block(heads: int, ratio: float = 4.0) -> dict[str, Any]:
     """Position, relations along time, which only those across space read, MLP."""
     attention = {"kind": "attention", "heads": heads}
-    time = {"kind": "along", "axes": [0], "mixer": attention, "silent": True}
-    space = {"kind": "along", "axes": [1, 2], "mixer": attention}
+    time = {"kind": "axial", "axes": [0], "mixer": attention, "zero_init": True}
+    space = {"kind": "axial", "axes": [1, 2], "mixer": attention}
     scheme = {"kind": "detour", "aside": [1], "bare": [0], "norm": NORM}
     return {"kind": "sequence", "sublayers": [POSITION, time, space, {"kind": "mlp", "ratio": ratio}], "scheme": scheme}
 

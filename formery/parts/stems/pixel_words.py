@@ -17,7 +17,7 @@ from .stem import Stem, check_images, image_size
 Positive = Annotated[int, Field(gt=0)]
 
 
-class Words(Stem):
+class PixelWords(Stem):
     """Each patch of `size` pixels alone through a convolution of `kernel` with `stride`, zeros at its own border: words
     of `width` channels, row by row, those of a patch in one token of all their channels.
 
@@ -53,7 +53,7 @@ class Words(Stem):
         self.conv = channels_last_conv(in_chans, width, kernel, stride, kernel // 2, bias=True)
 
     @classmethod
-    def whole(cls, options: Mapping[str, Any]) -> int:
+    def multiple(cls, options: Mapping[str, Any]) -> int:
         return int(options["size"])
 
     def forward(self, inputs: Tensor, ctx: Context) -> tuple[Tensor, Context]:

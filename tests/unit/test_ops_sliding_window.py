@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
 from formery.context import NOTHING
-from formery.ops.window_attention import reference, window_attention
+from formery.ops.sliding_window import reference, sliding_window
 from formery.parts.mixers import attention as module
 from formery.parts.mixers.attention import Attention
 
@@ -21,13 +21,13 @@ def test_blocks_equal_the_definition(length: int, window: int, batch: int, group
     q = torch.randn(batch, 4, length, 6, generator=generator, dtype=torch.float64)
     k, v = torch.randn(2, batch, groups, length, 6, generator=generator, dtype=torch.float64)
     wanted = reference(q, k, v, window, 0.4)
-    torch.testing.assert_close(window_attention(q, k, v, window, 0.4), wanted, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(sliding_window(q, k, v, window, 0.4), wanted, rtol=1e-12, atol=1e-12)
 
 
 def test_gradients() -> None:
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(1, 2, 7, 3, generator=generator, dtype=torch.float64, requires_grad=True) for _ in range(3))
-    assert gradcheck(lambda *t: window_attention(*t, 3, 0.5), (q, k, v))
+    assert gradcheck(lambda *t: sliding_window(*t, 3, 0.5), (q, k, v))
 
 
 def test_the_mixer_takes_it_for_long_rows_and_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,7 +36,7 @@ def test_the_mixer_takes_it_for_long_rows_and_gives_the_same(monkeypatch: pytest
     ctx = NOTHING.but(causal=True)
     lengths = []
     monkeypatch.setattr(
-        module, "window_attention", lambda q, *rest: lengths.append(q.shape[2]) or window_attention(q, *rest)
+        module, "sliding_window", lambda q, *rest: lengths.append(q.shape[2]) or sliding_window(q, *rest)
     )
     fast = mixer(x, ctx)
     assert lengths == [23]

@@ -20,7 +20,7 @@ def reference(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float) -> Ten
     return scores.softmax(-1) @ v
 
 
-def window_attention(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float) -> Tensor:
+def sliding_window(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float) -> Tensor:
     """By blocks of `window` tokens that see themselves and the block before: L times 2 `window` scores, not L^2."""
     batch, length = q.shape[0], q.shape[2]
     count = -(-length // window)
