@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import cards, registry, spec
 from .errors import BadFile, BadSpec, BadWeights, UnknownName
+from .layout import ramp
 from .registry import nearest
 
 if TYPE_CHECKING:
@@ -96,9 +97,9 @@ def with_drop_path(resolved: Mapping[str, Any], rate: float) -> dict[str, Any]:
     if not isinstance(rate, int | float) or not 0 <= rate < 1:
         raise BadSpec(f"drop_path_rate is at least 0 and below 1, got {rate!r}")
     places = dict(_depths("body", resolved["body"], "body", 0))
-    deepest = max(1, *places.values(), 1)
-    ramp = {f"{path}.scheme.drop_path": rate * (depth / deepest) for path, depth in places.items()}
-    return spec.override(resolved, ramp) if ramp else dict(resolved)
+    count = max(places.values(), default=0) + 1
+    rates = {f"{path}.scheme.drop_path": ramp(rate, depth, count) for path, depth in places.items()}
+    return spec.override(resolved, rates) if rates else dict(resolved)
 
 
 def _depths(role: str, node: Mapping[str, Any], path: str, start: int) -> Iterator[tuple[str, int]]:

@@ -46,6 +46,11 @@ class Call:
         return allocate(self.count, {word: float(share) for word, share in self.shares}, self.rest or REST)
 
 
+def ramp(most: float, number: int, count: int) -> float:
+    """What block `number` of `count` has of something that rises evenly from 0 in the first to `most` in the last."""
+    return most * number / max(1, count - 1)
+
+
 def allocate(count: int, shares: Mapping[str, float], rest: str = REST) -> list[str]:
     """`count` words: the first word of `shares` spread evenly, neither first nor last; the second evenly over what is
     left, the last of them at its end; `rest` elsewhere (Mamba-2-Hybrid, arXiv 2406.07887, by Megatron-LM's rule).

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..context import NOTHING, Context, State
 from ..errors import BadSpec
-from ..layout import MOST_WORDS
+from ..layout import MOST_WORDS, ramp
 from ..parts.dense import Dense
 from ..parts.heads.head import Features
 from ..spec import BlockSpec, NormSpec, Place, PositionSpec, build
@@ -134,7 +134,7 @@ class Nested(Body):
         drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     ) -> dict[str, Any]:
         """`depth` blocks of each kind; `drop_path` rises evenly from 0 in the first to its value in the last."""
-        rates = [drop_path * i / max(1, depth - 1) for i in range(depth)]
+        rates = [ramp(drop_path, i, depth) for i in range(depth)]
         nodes = {
             name: [ramped({"kind": block} if isinstance(block, str) else block, rate) for rate in rates]
             for name, block in (("inner", inner), ("outer", outer))

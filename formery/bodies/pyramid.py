@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..context import NOTHING, Context, State
 from ..errors import BadSpec
-from ..layout import MOST_WORDS, parse
+from ..layout import MOST_WORDS, parse, ramp
 from ..parts.heads.head import Features
 from ..parts.several import Tokens, Widths, each, several
 from ..spec import BlockSpec, BodySpec, ChannelSpec, MergeSpec, MixerSpec, Place, PositionSpec, SchemeSpec, build
@@ -102,7 +102,7 @@ class Pyramid(Body):
                 **short, channel=channel, scheme=schemes[i], dim=dims[i], merge=merge if i else None, position=places[i]
             )
             stage["blocks"] = [
-                ramped(b, drop_path * (before + j) / max(1, total - 1)) for j, b in enumerate(stage["blocks"])
+                ramped(block, ramp(drop_path, before + j, total)) for j, block in enumerate(stage["blocks"])
             ]
             before += length
             stages.append({"kind": "stack", **stage})

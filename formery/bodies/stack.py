@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from .. import registry
 from ..context import NOTHING, Context, State
 from ..errors import BadSpec, CannotRun
-from ..layout import MOST_WORDS, parse
+from ..layout import MOST_WORDS, parse, ramp
 from ..parts.heads.head import Features
 from ..parts.mixers.mixer import Mixer
 from ..parts.part import Part
@@ -141,7 +141,7 @@ class Stack(Body):
             nodes = [_block(word, blocks or {}, channel, scheme) for word in parse(layout).words()]
         else:
             nodes = [{"mixer": mixer, "channel": channel, "scheme": scheme}] * (depth or 0)
-        nodes = [ramped(node, drop_path * i / max(1, len(nodes) - 1)) for i, node in enumerate(nodes)]
+        nodes = [ramped(node, ramp(drop_path, i, len(nodes))) for i, node in enumerate(nodes)]
         own = {"merge": merge, "position": position, "prefix": prefix, "lower_bounds": lower_bounds}
         return {"blocks": nodes, "dim_out": dim, **own}
 
