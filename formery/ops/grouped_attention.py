@@ -8,9 +8,13 @@ bfloat16 products are faster, as `softmax_attention` knows.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 
 from .softmax_attention import softmax_attention
+from .token_groups import Arrangement
 
 
 def reference(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, mask: Tensor | None, scale: float) -> Tensor:
@@ -43,3 +47,30 @@ def fused(q: Tensor, k: Tensor, v: Tensor, both: Tensor | None, scale: float) ->
         if both.shape[0] != 1:
             both = both.expand(q.shape[0] // both.shape[0], *both.shape).flatten(0, 1)
     return softmax_attention(q, k, v, both, scale)
+
+
+def by_order(
+    x: Tensor,
+    to: Arrangement,
+    size: int,
+    heads: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]],
+    bias: Tensor | None,
+    both: Callable[[Tensor, Tensor], Tensor | None],
+    scale: float,
+) -> Tensor:
+    """The same of maps x (B, H, W, C) in groups of `size` tokens, to (B, H, W, heads D) with all heads side by side.
+
+    One gather brings tokens into the groups that `to` arranges, one brings them back, and only groups that need a mask
+    get one. `heads` makes q, k and v of the groups (B G, N, C); `both` is `added`, or what remembers its results.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    rows = torch.cat([rows, rows.new_zeros(1, rows.shape[1])]) if to.fills else rows
+    q, k, v = heads(rows.index_select(0, to.order).unflatten(0, (-1, size)))
+    free, met = to.num_free, []
+    if free:
+        met.append(fused(q[:free], k[:free], v[:free], added(bias, None), scale))
+    if to.mask is not None:
+        masked = to.mask if bias is None else both(bias, to.mask)
+        met.append(fused(q[free:], k[free:], v[free:], masked, scale))
+    y = torch.cat([part.transpose(1, 2) for part in met]) if len(met) > 1 else met[0].transpose(1, 2)
+    return y.reshape(-1, y.shape[2] * y.shape[3]).index_select(0, to.back).view(*x.shape[:-1], -1)

@@ -11,10 +11,10 @@ from torch.nn import functional as F
 
 from ...context import NOTHING, Context, State
 from ...ops.forms import plain
-from ...ops.grouped_attention import added, fused, grouped_attention
+from ...ops.grouped_attention import added, by_order, grouped_attention
 from ...ops.linear import linear
 from ...ops.remembered import Remembered
-from ...ops.token_groups import Arrangement, Cut, arrangement, for_map, is_whole, mask_of, merge, partition, regions
+from ...ops.token_groups import Cut, arrangement, for_map, is_whole, mask_of, merge, partition, regions
 from ...spec import Place
 from ..attention_heads import heads_of, join_heads
 from ..dense import Dense
@@ -74,27 +74,14 @@ class GroupAttention(Mixer):
         grid = (x.shape[1], x.shape[2])
         cut = for_map(self.cut, grid)
         if x.numel() > 0 and plain(x):
-            return self.out(self._gathered(x, arrangement(x.shape[0], grid, cut)))
+            to = arrangement(x.shape[0], grid, cut)
+            return self.out(by_order(x, to, cut.size**2, self._heads, self._bias(), self._masked, self.scale))
         mask = None
         if cut.shift or not (cut.seen or is_whole(cut, grid)):
             mask = ctx.once(("groups", cut, grid), lambda: mask_of(regions(cut, grid, x.device))[:, None])
         q, k, v = self._heads(partition(x, cut))
         y = grouped_attention(q, k, v, self._bias(), mask, self.scale)
         return self.out(merge(join_heads(y), cut, grid))
-
-    def _gathered(self, x: Tensor, to: Arrangement) -> Tensor:
-        """What meets (B, H, W, heads D), by one gather each way; only groups that need a mask get one."""
-        rows = x.reshape(-1, x.shape[-1])
-        rows = torch.cat([rows, rows.new_zeros(1, rows.shape[1])]) if to.fills else rows
-        q, k, v = self._heads(rows.index_select(0, to.order).unflatten(0, (-1, self.cut.size**2)))
-        bias, free, met = self._bias(), to.num_free, []
-        if free:
-            met.append(fused(q[:free], k[:free], v[:free], added(bias, None), self.scale))
-        if to.mask is not None:
-            both = to.mask if bias is None else self._masked(bias, to.mask)
-            met.append(fused(q[free:], k[free:], v[free:], both, self.scale))
-        y = torch.cat([part.transpose(1, 2) for part in met]) if len(met) > 1 else met[0].transpose(1, 2)
-        return y.reshape(-1, self.heads * self.head_dim).index_select(0, to.back).view(*x.shape[:-1], -1)
 
     def _bias(self) -> Tensor | None:
         return None if self.position is None else self.position.bias()
