@@ -15,6 +15,7 @@ from ..errors import BadSpec
 from ..layout import MOST_WORDS, ramp
 from ..parts.dense import Dense
 from ..parts.heads.head import Features
+from ..parts.part import Part
 from ..spec import BlockSpec, NormSpec, Place, PositionSpec, build
 from .blocks.base import BaseBlock
 from .blocks.spreading import spread_blocks
@@ -201,17 +202,22 @@ def _through(block: nn.Module, x: Tensor, ctx: Context, state: State | None = No
     return y
 
 
-class Join(nn.Module):
+class Join(Part):
     """dense(norm(words of a token)), and a norm `behind`: (..., words of `dim` channels in all) -> (..., width)."""
+
+    writes = ("out_norm",)
 
     def __init__(self, dim: int, words: int, width: int, norm: Any, place: Place, *, bias: bool, behind: bool) -> None:
         super().__init__()
         self.words = words
+        within = () if words > 1 else (("norm", "dense"),)  # a norm of each word alone has fewer channels
+        self.neighbours = (*within, ("dense", "out_norm"))
         self.norm = build("norm", norm, dim // words, place=place.at("norm"))
         self.dense = Dense(dim, width, bias=bias)
         self.out_norm = build("norm", norm, width, place=place.at("out_norm")) if behind else None
 
     def forward(self, x: Tensor, ctx: Context) -> Tensor:
-        x = self.norm(x, ctx) if self.words == 1 else self.norm(x.unflatten(-1, (self.words, -1)), ctx).flatten(-2)
+        if self.norm is not None:  # it may have been folded away
+            x = self.norm(x, ctx) if self.words == 1 else self.norm(x.unflatten(-1, (self.words, -1)), ctx).flatten(-2)
         y: Tensor = self.dense(x)
         return y if self.out_norm is None else self.out_norm(y, ctx)

@@ -21,7 +21,7 @@ from ..parts.heads.head import Features
 from ..parts.mixers.mixer import CLASS_ROW, Mixer
 from ..parts.strides import per_axis
 from ..spec import BlockSpec, MergeSpec, Place, build
-from .blocks.base import WATCH, BaseBlock
+from .blocks.base import WATCH, WATCH_WHOLE, BaseBlock
 from .blocks.spreading import spread_blocks
 from .body import Body
 
@@ -102,12 +102,16 @@ class SlowFast(Body):
         if state is not None:
             raise CannotRun("slow_fast does not stream: what is kept of a map depends on all of it")
         tokens = self._begun(x, ctx)
+        told = None if ctx.record is None else ctx.record.get(WATCH_WHOLE)
         maps: dict[int, Tensor] = {}
         for index, (block, share) in enumerate(zip(self.blocks, self.keep, strict=True)):
+            before = tokens.map
             if self.checkpointing and torch.is_grad_enabled():
                 tokens = checkpoint(self._through, block, share, tokens, ctx.but(memo=None), use_reentrant=False)
             else:
                 tokens = self._through(block, share, tokens, ctx)
+            if told is not None:
+                told(block, before, tokens.map)
             if index in ctx.taps:
                 maps[index] = tokens.map
             if index == ctx.last_map:

@@ -22,6 +22,7 @@ from .removal import Removal, remove
 from .rewrite import Approximate, Plan, Refusal, parsed
 
 Unit = Literal["block", "mixer", "channel", "joint"]
+BETWEEN = "it carries what one stream tells another: how little it turns the tokens that pass by says nothing of it"
 _STEP: TypeAdapter[Removal] = TypeAdapter(Removal)
 
 
@@ -128,19 +129,25 @@ def _check_options(
 
 def _candidates(anatomy: Anatomy, unit: Unit, kinds: list[str] | None) -> tuple[list[Candidate], list[Refusal]]:
     if unit == "block":
-        present = [block for _, block in anatomy.blocks() if block.sublayers]
+        present = [(stage, block) for stage, block in anatomy.blocks() if block.sublayers]
         wider = "it gives out more channels than it takes in, so the stream cannot pass it by; drop its sublayers"
         return [
             Candidate(block.path, block.path, tuple(sub.name for sub in block.sublayers))
-            for block in present
-            if block.keeps_width
-        ], [Refusal(what="block", where=block.path, why=wider) for block in present if not block.keeps_width]
+            for stage, block in present
+            if block.keeps_width and not stage.between
+        ], [
+            Refusal(what="block", where=block.path, why=BETWEEN if stage.between else wider)
+            for stage, block in present
+            if stage.between or not block.keeps_width
+        ]
     found, refused = [], []
-    for _, block in anatomy.blocks():
+    for stage, block in anatomy.blocks():
         for sub in block.sublayers:
             if unit not in ("joint", sub.role) or (kinds is not None and sub.kind not in kinds):
                 continue
-            if block.separable:
+            if stage.between:
+                refused.append(Refusal(what=sub.role, where=sub.path, why=BETWEEN))
+            elif block.separable:
                 found.append(Candidate(sub.path, block.path, (sub.name,)))
             else:
                 why = f"in the scheme {block.scheme!r} it is no residual branch of its own; drop blocks (--unit block)"

@@ -8,8 +8,8 @@ Five folds, in this order, the last two only if asked for:
   a head that norms, then takes the mean, too: features then come out without it;
 - `shifts`: what a global response norm adds last, into the dense layer that reads it;
 - `affine`: weight and bias of a norm into the linears that read it;
-- `recentre`: in a stage whose residual stream is written by linears, convolutions and tables alone, and read through
-  layer norms alone, the mean over the channels is free: it is taken out of everything that writes, and the layer norms
+- `recentre`: in a residual stream that is written by linears, convolutions and tables alone, and read through layer
+  norms alone, the mean over the channels is free: it is taken out of everything that writes, and the layer norms
   become RMS norms with the same weight, bias and eps (arXiv 2305.14858). Whether that is faster is the machine's
   matter: torch has one kernel for a layer norm on CPUs and composes an RMS norm of several.
 

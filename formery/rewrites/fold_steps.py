@@ -75,7 +75,7 @@ class Untie(Step):
 
 
 class Recentre(Step):
-    """The stream of a stage loses its mean: what writes it is recentred, and what norms it becomes RMS."""
+    """The stream that begins in a stage loses its mean: what writes it is recentred, and what norms it becomes RMS."""
 
     do: Literal["recentre"] = "recentre"
     stage: str

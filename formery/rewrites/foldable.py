@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from torch import nn
 
@@ -128,10 +128,11 @@ class _Look:
             if sub.norm is not None and is_batch_norm(self.at(sub.norm)):
                 done.add(sub.norm)
                 yield self.of_sublayer(block, sub, sub.norm)
+        heads = dict(self.anatomy.head_norms)
         for path, module in self.model.named_modules():
             if is_batch_norm(module) and path not in done:
-                if path == self.anatomy.head_norm:
-                    reader = self.anatomy.classifier if classifier else None
+                if path in heads:
+                    reader = heads[path] if classifier else None
                     if reader is not None and self.why_not_layer(reader) is None:
                         yield BatchNormForward(norm=path, into=[reader])
                         continue
@@ -163,8 +164,8 @@ class _Look:
             why = "it norms the sum with the residual stream, which many write and read"
         elif block.norms == "out":
             why = self.why_not_writer(sub)
-            if sub.skips_prefix:
-                why = f"{sub.kind} gives zeros for prefix tokens, which the norm shifts and a layer's bias would not"
+            if sub.skips_some:
+                why = f"{sub.kind} gives zeros for some tokens, which the norm shifts and a layer's bias would not"
             if why is None:
                 return BatchNormBack(norm=norm, into=sub.writes[0])
         elif why := self.why_not_readers(sub):
@@ -219,29 +220,31 @@ class _Look:
     # -------------------------------------------------------------------------------------------- recentring
 
     def recentre(self, untie: bool) -> Found:
-        for stage in self.anatomy.stages:
-            yield from self.recentre_stage(stage, untie)
+        for stages in self.anatomy.streams():
+            yield from self.recentre_stream(stages, untie)
 
-    def recentre_stage(self, stage: Stage, untie: bool) -> Found:
-        norms = [sub.norm for block in stage.blocks for sub in block.sublayers if sub.norm and sub.reads_stream]
-        norms += [stage.exit.norm] if stage.exit.norm else []
+    def recentre_stream(self, stages: Sequence[Stage], untie: bool) -> Found:
+        subs = [sub for stage in stages for block in stage.blocks for sub in block.sublayers]
+        norms = [sub.norm for sub in subs if sub.norm and sub.reads_stream]
+        norms += [leaves.norm for stage in stages for leaves in stage.exits if leaves.norm]
         kinds = [facts.kind if (facts := facts_of(self.at(norm))) else type(self.at(norm)).__name__ for norm in norms]
         if not kinds or all(kind == "rms" for kind in kinds):
             return  # done already, or never a matter
-        where, why = self.why_not_recentre(stage, untie)
-        if why:
-            yield Refusal(what="mean of the stream", where=where, why=why)
-            return
-        sources = [source.path for source in stage.sources if source.kind == "dense"]
-        writers = [w for block in stage.blocks for sub in block.sublayers if sub.writes_stream for w in sub.writes]
-        tables = [source.path for source in stage.sources if source.kind == "table"]
+        for stage in stages:
+            where, why = self.why_not_recentre(stage, untie)
+            if why:
+                yield Refusal(what="mean of the stream", where=where, why=why)
+                return
+        sources = [source.path for stage in stages for source in stage.sources if source.kind == "dense"]
+        writers = [w for sub in subs if sub.writes_stream for w in sub.writes]
+        tables = [source.path for stage in stages for source in stage.sources if source.kind == "table"]
         for table, weight in self.anatomy.tied:
             if table in tables and self.norm_scales(self.anatomy.head_norm):
                 yield Untie(head=weight.split(".")[0], weight=weight)
-        yield Recentre(stage=stage.path, dense=[*sources, *writers], tables=tables, norms=[n for n in norms if n])
+        yield Recentre(stage=stages[0].path, dense=[*sources, *writers], tables=tables, norms=norms)
 
     def why_not_recentre(self, stage: Stage, untie: bool) -> tuple[str, str]:
-        """(where, why) a stage's stream must keep its mean; empty where it need not."""
+        """(where, why) the stream of a stage must keep its mean; empty where it need not."""
         for source in stage.sources:
             if source.kind == "other":
                 return source.path, f"the stream begins with {source.why}"
@@ -258,15 +261,18 @@ class _Look:
             for sub in block.sublayers:
                 if found := self.why_not_around(sub):
                     return found
-        if stage.exit.norm is None:
-            return stage.path, stage.exit.why
-        facts = facts_of(self.at(stage.exit.norm))
-        if facts is not None and facts.dim != stage.width:
-            return (
-                stage.exit.norm,
-                "it norms several tokens together, which have one mean there and one each in the stream",
-            )
-        return self.why_not_layer_norm(stage.exit.norm) or ("", "")
+        for leaves in stage.exits:
+            if leaves.norm is None:
+                return stage.path, leaves.why
+            facts = facts_of(self.at(leaves.norm))
+            if facts is not None and facts.dim != stage.width:
+                return (
+                    leaves.norm,
+                    "it norms several tokens together, which have one mean there and one each in the stream",
+                )
+            if found := self.why_not_layer_norm(leaves.norm):
+                return found
+        return "", ""
 
     def why_not_around(self, sub: Sublayer) -> tuple[str, str] | None:
         if sub.reads_stream and sub.norm is None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..bodies.blocks.base import WATCH, BaseBlock
+from ..bodies.blocks.base import WATCH, WATCH_WHOLE, BaseBlock
 from ..context import Context
 from ..errors import CannotRewrite
 from ..model import Model
@@ -23,6 +23,8 @@ from .batches import looking, run
 
 OnStep = Callable[[str, str, Tensor, Tensor], None]
 """Called with a block's path, a sublayer's path, and the stream before and after the sublayer."""
+OnWhole = Callable[[str, Tensor, Tensor], None]
+"""Called with a block's path, and the stream before and after it."""
 
 
 class Mean:
@@ -94,8 +96,11 @@ def of_spans(
 
 
 def _runs(stage: Stage) -> Iterator[list[str]]:
-    """Paths of the blocks of a stage that have sublayers left, cut where a block widens the stream."""
+    """Paths of the blocks of a stage that have sublayers left, cut where a block widens the stream; none of a
+    stage between streams, whose blocks are no steps along one."""
     paths: list[str] = []
+    if stage.between:
+        return
     for block in stage.blocks:
         if not block.keeps_width:
             yield paths
@@ -126,8 +131,9 @@ def of_outputs(model: nn.Module, anatomy: Anatomy, batches: list[Any]) -> dict[s
     return {path: mean.value for path, mean in means.items()}
 
 
-def watched(model: nn.Module, anatomy: Anatomy, batch: Any, on_step: OnStep) -> None:
-    """One forward, with `on_step` called after every sublayer (after a block as a whole where it is not separable)."""
+def watched(model: nn.Module, anatomy: Anatomy, batch: Any, on_step: OnStep, on_whole: OnWhole | None = None) -> None:
+    """One forward, with `on_step` called after every sublayer (after a block as a whole where it is not separable), and
+    `on_whole` after every block of a body whose sublayers work on other tokens than pass from block to block."""
     if isinstance(model, Model):
         paths = {id(model.get_submodule(block.path)): block.path for _, block in anatomy.blocks()}
 
@@ -135,7 +141,11 @@ def watched(model: nn.Module, anatomy: Anatomy, batch: Any, on_step: OnStep) -> 
             path = paths[id(block)]
             on_step(path, f"{path}.{name}", before, after)
 
-        run(model, batch, Context(record={WATCH: watch}))
+        def watch_whole(block: BaseBlock, before: Tensor, after: Tensor) -> None:
+            if on_whole is not None:
+                on_whole(paths[id(block)], before, after)
+
+        run(model, batch, Context(record={WATCH: watch, WATCH_WHOLE: watch_whole}))
         return
     with _hooked(model, anatomy, on_step):
         run(model, batch)
@@ -150,7 +160,11 @@ def _block_states(model: nn.Module, anatomy: Anatomy, batch: Any) -> dict[str, t
         first.setdefault(block, before)
         last[block] = after
 
-    watched(model, anatomy, batch, on_step)
+    def on_whole(block: str, before: Tensor, after: Tensor) -> None:
+        if block in first:  # else nothing of it is left
+            first[block], last[block] = before, after
+
+    watched(model, anatomy, batch, on_step, on_whole)
     return {path: (first[path], last[path]) for path in first}
 
 

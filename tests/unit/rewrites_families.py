@@ -45,6 +45,29 @@ LOCAL = {
 
 BARE = {"kind": "pre", "norm": None, "scale": 0.1}
 CONVOLVED = {"kind": "convolved_attention", "heads": 2, "key_dim": 4, "value_dim": 6, "stride": 2}
+PLACES = {"kind": "learned", "prefix": 1}
+FORKS = [(1, None), (2, None), (1, {"kind": "conv", "norm": "layer", "padding": 0, "size": 2})]
+"""Depth and merge of branches that one tensor goes to."""
+
+
+def _branches(**more: Any) -> dict[str, Any]:
+    """Two branches, and what each tells the other; `more` for both."""
+    scheme = {"kind": "pre", "scale": 0.1}
+    stack = {"kind": "stack", "mixer": {"kind": "attention", "heads": 2}, "scheme": scheme, **more}
+    fusion = {"mixer": {"kind": "class_attention", "heads": 2}, "channel": None, "scheme": scheme}
+    return {"kind": "branches", "branches": [stack | {"depth": n} for n in (1, 2)], "fusions": [fusion] * 2}
+
+
+def _nested(norm: str, join: str) -> dict[str, Any]:
+    """Words inside tokens; `norm` is that of the joins."""
+    block = {"mixer": {"kind": "attention", "heads": 2}, "scheme": {"kind": "pre", "scale": 0.1}}
+    body = {"kind": "nested", "depth": 2, "width": 24, "side": 2, "inner": block, "outer": block, "prefix": 1}
+    return {
+        "stem": {"kind": "words", "width": 6, "size": 4, "stride": 2, "kernel": 3, "img_size": 16},
+        "body": body | {"join": join, "norm": norm, "position": PLACES, "inner_position": "learned"},
+        "head": HEAD | {"pool": "token"},
+    }
+
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "vit": small.vit(),
@@ -114,6 +137,38 @@ FAMILIES: dict[str, dict[str, Any]] = {
             "merge": {"kind": "convolved_attention", "heads": 2, "key_dim": 4, "value_dim": 6},
         },
         "head": HEAD | {"norm": "batch"},
+    },
+    "branches": {
+        "stem": {
+            "kind": "scales",
+            "stems": [
+                {"kind": "patches", "dim": 8, "size": 4, "norm": "batch"},
+                {"kind": "convs", "widths": [8, 12], "strides": [2, 1], "norm": "batch", "last_activation": False},
+            ],
+            "ratios": [1.0, 0.5],
+            "img_size": 16,
+        },
+        "body": {"kind": "pyramid", "stages": [_branches(prefix=1, position=PLACES), _branches()]},
+        "head": HEAD | {"kind": "branch_classes", "pool": "token"},
+    },
+    "forked": {
+        "stem": STEM,
+        "body": {
+            "kind": "branches",
+            "branches": [{"kind": "stack", "depth": n, "mixer": ATTENTION, "merge": merge} for n, merge in FORKS],
+        },
+        "head": HEAD | {"kind": "branch_classes"},
+    },
+    "nested": _nested("batch", "token"),
+    "nested by words": _nested("layer", "word"),
+    "slow and fast": {
+        "stem": STEM,
+        "body": {
+            "kind": "slow_fast",
+            "blocks": [{"mixer": ATTENTION, "scheme": {"kind": "pre", "scale": 0.1}}] * 2,
+            "keep": [1.0, 0.5],
+        },
+        "head": HEAD,
     },
     "merged": {
         "stem": STEM,

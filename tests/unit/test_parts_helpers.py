@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given
@@ -15,7 +17,7 @@ from formery.parts.mixers.grids import check_grid
 from formery.parts.mixers.masks import mask_of, places_of
 from formery.parts.mixers.pooling import Pooling
 from formery.parts.mixers.ragged import by_sequence, compacted, last_tokens
-from formery.parts.resize import resize_grid, resize_square, resize_vector
+from formery.parts.resize import by_products, resize_grid, resize_square, resize_vector
 from formery.parts.widths import positive, shared_width
 
 paddings = st.integers(1, 8).flatmap(
@@ -94,6 +96,10 @@ def test_tables_at_another_resolution() -> None:
         resized = resize_grid(constant, (8, 6), grid)
         assert resized.dtype == torch.float64
         torch.testing.assert_close(resized, torch.full((*grid, 2), 3.0, dtype=torch.float64), rtol=1e-6, atol=1e-6)
+    drawn = torch.randn(8, 6, 2)
+    for grid, mode in itertools.product(((8, 6), (16, 3), (3, 17), (1, 1)), ("bicubic", "bilinear")):
+        products = by_products(drawn, (8, 6), grid, mode)
+        torch.testing.assert_close(products, resize_grid(drawn, (8, 6), grid, mode=mode), atol=1e-5, rtol=1e-5)
     assert resize_grid(torch.randn(5, 2), (5,), (9,)).shape == (9, 2)
     assert resize_grid(torch.randn(2, 3, 4, 5), (2, 3, 4), (4, 6, 8)).shape == (4, 6, 8, 5)
     assert resize_vector(torch.arange(6.0), (2, 3), (4, 6)).shape == (24,)

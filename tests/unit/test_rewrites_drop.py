@@ -245,3 +245,43 @@ def test_a_ladder_skips_as_if_zeros_came() -> None:
     steps = [{"block": "body.blocks.1", "sublayers": ["mixer", "channel"]}]
     drop.perform(model, drop.decide(model, data, unit="block", count=1) | {"steps": steps})
     assert error(model(data), before) == 0
+
+
+def test_what_branches_tell_each_other_stays() -> None:
+    """Blocks of all branches are ranked, fusions are not; runs end where the branches meet."""
+    model, data = model_of("branches"), inputs_for(FAMILIES["branches"])
+    for unit, left in (("block", 6), ("mixer", 6), ("joint", 12)):
+        plan = drop.decide(model, data, unit=unit, count=1)
+        assert len(plan["importance"]) == left
+        assert all(".branches." in path for path in plan["importance"])
+        told = [r["where"] for r in plan["refused"]]
+        assert [path.removesuffix(".mixer") for path in told] == [
+            f"body.stages.{i}.fusions.{b}" for i in (0, 1) for b in (0, 1)
+        ]
+    with pytest.raises(CannotRewrite, match="what one stream tells another"):
+        drop.decide(model, data, unit="mixer", count=1, kinds=["class_attention"])
+    plan = drop.decide(model, data, unit="block", count=2, consecutive=True)
+    assert sorted(plan["importance"]) == [f"body.stages.{i}.branches.1.blocks.0" for i in (0, 1)]
+    with pytest.raises(CannotRewrite, match="the longest has 2"):
+        drop.decide(model, data, unit="block", count=3, consecutive=True)
+
+
+def test_words_and_tokens_are_ranked_together() -> None:
+    model, data = model_of("nested"), inputs_for(FAMILIES["nested"])
+    plan = drop.decide(model, data, unit="block", count=3)
+    assert set(plan["importance"]) == {f"body.{name}.{i}" for name in ("inner", "outer") for i in (0, 1)}
+    drop.perform(model, plan)
+    assert model(data).isfinite().all()
+
+
+def test_blocks_that_skip_tokens_are_judged_by_the_map() -> None:
+    """Inside such a block stand the tokens that are kept; what it is for the next one is what it does to the map."""
+    model, data = model_of("slow and fast"), inputs_for(FAMILIES["slow and fast"])
+    maps = [model.stem(data, Context())[0]]
+    features = model.body(maps[0], Context(taps=(0, 1)))
+    maps += [features.maps[i] for i in (0, 1)]
+    found = similarity.of_spans(model, anatomy.of(model), [data])
+    for first, spans in enumerate(found.values()):
+        for number, span in enumerate(spans, 1):
+            cosines = F.cosine_similarity(maps[first], maps[first + number], dim=-1)
+            assert span == pytest.approx(cosines.mean().item(), abs=1e-12)

@@ -95,12 +95,15 @@ def test_layers_without_bias_get_none_for_a_mere_factor() -> None:
 # ------------------------------------------------------------------------------------------------ every part
 
 
+VIDEO = {"kind": "conv", "size": [1, 4, 4], "stride": [1, 4, 4], "padding": 0, "img_size": 16, "frames": 4}
+
+
 def _spec(role: str, name: str, options: dict[str, Any], rank: int, norm: Any) -> dict[str, Any]:
     """A model of two blocks around a part; its own channel mixer where the part is a mixer."""
     part = {"kind": name, **options}
     block = {"mixer": part} if role == "mixer" else {"mixer": ATTENTION, "channel": part}
     scheme = {"kind": "pre", "norm": norm, "scale": 0.1}
-    stem = TEXT if rank == 1 else STEM | {"dim": 32}
+    stem = TEXT if rank == 1 else (STEM if rank == 2 else VIDEO) | {"dim": 32}
     position = "learned" if rank == 1 else None
     body = {"kind": "stack", "layout": "b*2", "blocks": {"b": block | {"scheme": scheme}}, "position": position}
     return {"stem": stem, "body": body, "head": {"kind": "classes", "num_classes": 5}}
@@ -119,13 +122,17 @@ def test_every_part(role: str, name: str, number: int) -> None:
     """Whatever a part declares to read and write can be folded into; a part that declares nothing keeps its scale."""
     options = dict(registry.find(role, name).EXAMPLES[number])
     tried = 0
-    for rank, norm in itertools.product((1, 2), ("layer", "batch")):
+    for rank, norm in itertools.product((1, 2, 3), ("layer", "batch")):
+        if rank == 3 and tried:
+            break
         try:
             model = small.drawn(_spec(role, name, options, rank, norm))
         except BadSpec:
             continue  # not on this grid
         tried += 1
         data = small.tokens(2, 32) if rank == 1 else small.images(2)
+        if rank == 3:
+            data = data[:, :, None].expand(-1, -1, 4, -1, -1) + torch.arange(4.0)[:, None, None]
         with torch.no_grad():
             before = model(data)
             plan = fold.decide(model, affine=True, recentre=True)
@@ -235,7 +242,7 @@ def test_batch_norms_that_stay() -> None:
     conv = {"kind": "depthwise_conv", "size": 3}
     body = {"kind": "stack", "depth": 1, "mixer": conv, "scheme": {"kind": "reordered", "norm": "batch"}, "prefix": 1}
     plan = folded(small.drawn({"stem": STEM, "body": body, "head": HEAD}))
-    assert "prefix tokens" in why(plan, "body.blocks.0.scheme.norms.0")
+    assert "zeros for some tokens" in why(plan, "body.blocks.0.scheme.norms.0")
     assert done(plan) == ["batch_norm_into_writer"]  # the channel mixer's
 
 
@@ -361,3 +368,84 @@ def test_what_no_one_knows_is_refused() -> None:
         change(model)
         with pytest.raises(CannotRewrite, match=message):
             fold.decide(model)
+
+
+# ------------------------------------------------------------------------------------------------ several streams
+
+
+def test_branches_are_recentred_with_what_they_tell_each_other() -> None:
+    """One stream a branch, through all stages: class tokens come into the other's, and back, through dense layers."""
+    model = model_of("branches")
+    plan = folded(model, recentre=True)
+    first, second = (step for step in plan["steps"] if step["do"] == "recentre")
+    assert plan["refused"] == []
+    assert first["stage"] == "body.stages.0.branches.0"
+    assert {f"body.stages.{i}.returning.0.dense" for i in (0, 1)} <= set(first["dense"])
+    assert {f"body.stages.{i}.fusions.1.mixer.out" for i in (0, 1)} <= set(first["dense"])
+    assert {"body.stages.1.leaving.0.norm", "body.stages.1.returning.1.norm", "head.norm.0"} <= set(first["norms"])
+    assert not set(first["dense"] + first["norms"]) & set(second["dense"] + second["norms"])
+    assert not any(isinstance(module, Layer) for module in model.modules())
+
+
+def test_a_branch_that_must_keep_its_mean_leaves_the_other_alone() -> None:
+    model = model_of("branches")
+    model.head.norm[1] = Batch(12).double().eval()
+    plan = folded(model, recentre=True)
+    assert [step["stage"] for step in plan["steps"] if step["do"] == "recentre"] == ["body.stages.0.branches.0"]
+    assert "is a Batch norm" in next(r["why"] for r in plan["refused"] if r["what"] == "mean of the stream")
+
+
+def test_batch_norms_of_a_head_of_branches() -> None:
+    spec = FAMILIES["branches"]
+    plan = folded(small.drawn(spec | {"head": spec["head"] | {"norm": "batch"}}), classifier=True)
+    norms = {step["norm"]: step["into"] for step in plan["steps"] if step["do"] == "batch_norm_into_readers"}
+    assert norms == {f"head.norm.{b}": [f"head.fc.{b}"] for b in (0, 1)}
+
+
+def test_a_tensor_that_goes_to_all_branches_is_one_stream() -> None:
+    """That of the branches without a merge, which a merge reads through its norm; behind it begins another."""
+    model = model_of("forked")
+    plan = folded(model, recentre=True)
+    shared, merged = plan["steps"]
+    assert {"stem.conv", "body.branches.0.blocks.0.mixer.out", "body.branches.1.blocks.1.mixer.out"} < set(
+        shared["dense"]
+    )
+    assert {"body.branches.2.merge.norm", "head.norm.0", "head.norm.1"} < set(shared["norms"])
+    assert merged["norms"][-1] == "head.norm.2"
+    model = model_of("forked")
+    model.body.branches[2].merge.norm = None
+    plan = folded(model, recentre=True)
+    assert len(plan["steps"]) == 1
+    assert why(plan, "body.branches.0") == "body.branches.2.merge reads it without a norm (conv)"
+
+
+def test_words_and_tokens() -> None:
+    """Words are normed alone and a token's all together, so they keep their mean; so do tokens where they begin with
+    what a layer norm gives, but not where that is a batch norm, which goes into the dense layer before it."""
+    plan = folded(model_of("nested by words"), affine=True, recentre=True)
+    assert set(done(plan)) == {"scale_into_writer", "affine_into_readers"}
+    assert len(plan["steps"]) == 16
+    assert "normed together" in why(plan, "body.enter")
+    assert "the output of a Layer norm" in why(plan, "body.enter.out_norm")
+    plan = folded(model_of("nested"), affine=True, recentre=True)
+    assert [step["stage"] for step in plan["steps"] if step["do"] == "recentre"] == ["body.outer"]
+    assert "normed together" in why(plan, "body.enter")
+
+
+def test_batch_norms_of_joins() -> None:
+    """In front of the dense layer and behind it; that of each word alone has fewer channels than the layer reads."""
+    plan = folded(model_of("nested"))
+    assert done(plan).count("batch_norm_into_readers") == done(plan).count("batch_norm_into_writer") == 3
+    model = small.drawn(FAMILIES["nested by words"] | {"body": FAMILIES["nested by words"]["body"] | {"norm": "batch"}})
+    plan = folded(model)
+    assert done(plan).count("batch_norm_into_readers") == done(plan).count("batch_norm_into_writer") == 1
+    assert "no neighbour" in why(plan, "body.joins.0.norm")
+
+
+def test_batch_norm_behind_zeros() -> None:
+    """What class attention gives tokens that ask nothing is zero, which a norm shifts and a bias does not."""
+    mixer, scheme = {"kind": "class_attention", "heads": 2}, {"kind": "reordered", "norm": "batch"}
+    body = {"kind": "stack", "depth": 1, "mixer": mixer, "scheme": scheme, "prefix": 1}
+    plan = folded(small.drawn({"stem": STEM, "body": body, "head": HEAD}))
+    assert done(plan) == ["batch_norm_into_writer"]
+    assert "zeros for some tokens" in why(plan, "body.blocks.0.scheme.norms.0")

@@ -14,10 +14,12 @@ from torch import Tensor
 
 import formery
 from formery.errors import BadData, BadFile, BadSpec, CannotExport, CannotRun, MissingExtra, Unwritable
+from formery.rewrites.checks import small
 from formery.runtime import export, int8, ship
 from formery.runtime.export import example, export_onnx
 from formery.runtime.onnx_model import METADATA, OnnxModel
 from formery.tasks import task_of
+from tests.unit.rewrites_families import model_of
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +115,26 @@ def test_videos_of_any_height_and_width(tmp_path: Path) -> None:
     assert report.dynamic == ["batch", "height", "width"]
     assert report.checked_shapes == [[3, 3, 4, 40, 48], [1, 3, 4, 32, 32]]
     assert OnnxModel(tmp_path / "video.onnx").shape_of(2, 40) == (2, 3, 4, 40, 40)
+
+
+@pytest.mark.parametrize("resize", [{"resize": "bicubic"}, {"resize": "bilinear"}, {"antialias": False}], ids=str)
+def test_learned_positions_at_any_size(resize: dict[str, Any], tmp_path: Path) -> None:
+    """The table is resized in the file: to larger maps, to smaller ones and along one axis."""
+    spec = small.vit()
+    spec["body"] |= {"depth": 1, "position": {"kind": "learned", "prefix": 1, **resize}}
+    model = small.drawn(spec, dtype=torch.float32)
+    report = export_onnx(model, tmp_path / "any.onnx", dynamic="all")
+    assert report.checked_shapes == [[3, 3, 20, 24], [1, 3, 16, 16]]
+    exported = OnnxModel(tmp_path / "any.onnx")
+    for height, width in ((8, 12), (4, 40), (16, 36)):
+        images = torch.randn(2, 3, height, width)
+        with torch.no_grad():
+            torch.testing.assert_close(exported(images), model(images), atol=1e-5, rtol=1e-4)
+
+
+def test_learned_positions_of_words_and_tokens_at_any_size(tmp_path: Path) -> None:
+    report = export_onnx(model_of("nested by words", torch.float32), tmp_path / "any.onnx", dynamic="all")
+    assert report.checked_shapes == [[3, 3, 20, 24], [1, 3, 16, 16]]
 
 
 def test_facts_travel_inside(shop: Path, model: formery.Model) -> None:

@@ -17,6 +17,10 @@ WATCH = "watch"
 """Entry of `ctx.record`: a function called after every sublayer, with the block, the sublayer's name and the residual
 stream before and after it."""
 
+WATCH_WHOLE = "watch whole"
+"""Entry of `ctx.record`: a function that bodies whose sublayers work on other tokens than pass from block to block call
+after every block, with the block and these tokens before and after it."""
+
 
 class BaseBlock(Part):
     """Sublayers by name in order; the scheme's norms and scales have the same order."""

@@ -51,6 +51,7 @@ class Axial(Mixer):
         self.zero_init = zero_init
         self.fixed_grid, self.looks_at_batch = self.mixer.fixed_grid, self.mixer.looks_at_batch
         self.exports, self.surrogate = self.mixer.exports, self.mixer.surrogate
+        self.partial = self.mixer.partial
         self.reads, self.writes = (tuple(f"mixer.{n}" for n in ns) for ns in (self.mixer.reads, self.mixer.writes))
         self.neighbours = tuple((f"mixer.{a}", f"mixer.{b}") for a, b in self.mixer.neighbours)
         if zero_init and not all(isinstance(self.get_submodule(n), nn.Linear) for n in (*self.reads, *self.writes)):

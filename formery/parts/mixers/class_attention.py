@@ -28,6 +28,7 @@ class ClassAttention(Mixer):
 
     EXAMPLES = ({"heads": 4}, {"heads": 2, "queries": 3, "bias": False})
     grids = (1,)
+    partial = True
     reads, writes = ("q", "kv"), ("out",)
 
     def __init__(

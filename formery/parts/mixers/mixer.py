@@ -36,6 +36,8 @@ class Mixer(Part):
     """Whether its parameters fit one grid only."""
     grouped: bool = False
     """Whether the grid that tensors inside it are bound to is that of a window, and not that of the whole map."""
+    partial: bool = False
+    """Whether some tokens get zeros instead of an output."""
     sees_prefix: bool = False
     """Whether it mixes prefix tokens in though it takes maps only; then it gets them flattened, with both in ctx."""
 

@@ -33,8 +33,8 @@ class Sublayer:
     """Whether it reads the residual stream (through its norm), and not the sublayer before it."""
     writes_stream: bool = True
     """Whether its output is added to the residual stream."""
-    skips_prefix: bool = False
-    """Whether it gives zeros for prefix tokens instead of reading them."""
+    skips_some: bool = False
+    """Whether it gives zeros for some tokens (those of the prefix, or all but these) instead of an output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Something whose values the residual stream of a stage begins with."""
+    """Something, other than blocks, whose values go into the residual stream of a stage."""
 
     path: str
     kind: Literal["dense", "table", "other"]
@@ -68,7 +68,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """What reads the residual stream after a stage's last block."""
+    """Something that reads the residual stream after a stage's last block."""
 
     norm: str | None = None
     """The norm it is read through."""
@@ -78,17 +78,22 @@ class Exit:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Blocks along one residual stream."""
+    """Blocks one after another along a residual stream, with nothing between them."""
 
     path: str
     width: int
     sources: tuple[Source, ...]
     blocks: tuple[Block, ...]
-    exit: Exit
+    exits: tuple[Exit, ...]
+    """What reads the stream behind the blocks; none where another stage alone goes on with it."""
     prefix: int = 0
     """Prefix tokens in front of the grid's."""
     channel_axis: int = -1
     """Where the stream's channels are; formery's are last."""
+    stream: int = 0
+    """Number of its residual stream: stages of one number go on with the same values, add to them, or read them."""
+    between: bool = False
+    """Whether its blocks carry something from one stream into another, and are no step along either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +114,23 @@ class Anatomy:
     stages: tuple[Stage, ...]
     pairs: tuple[Pair, ...] = ()
     """Neighbours outside the blocks' own order: in stems, merges, and inside sublayers that declare them."""
-    head_norm: str | None = None
-    classifier: str | None = None
-    """The linear that reads what `head_norm` gives, or its mean over tokens."""
+    head_norms: tuple[tuple[str, str | None], ...] = ()
+    """Norms of the head (one, or one a tensor of tokens), and the linear that reads what each gives, or its mean over
+    tokens; None where something else reads it."""
     tied: tuple[tuple[str, str], ...] = ()
     """(table that writes the stream, weight of the head that shares it)."""
+
+    @property
+    def head_norm(self) -> str | None:
+        """The head's norm, where it has one."""
+        return self.head_norms[0][0] if len(self.head_norms) == 1 else None
+
+    def streams(self) -> list[tuple[Stage, ...]]:
+        """The stages of each residual stream, in order."""
+        found: dict[int, list[Stage]] = {}
+        for stage in self.stages:
+            found.setdefault(stage.stream, []).append(stage)
+        return [tuple(stages) for stages in found.values()]
 
     def axis_of(self, path: str) -> int:
         """The channel axis of the stream around the block or sublayer at `path`."""

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from torch import nn
 
 from ... import registry
 from ...bodies.blocks.base import BaseBlock
-from ...bodies.pyramid import Pyramid
-from ...bodies.slow_fast import SlowFast
-from ...bodies.stack import Stack
 from ...errors import CannotRewrite
 from ...model import Model
+from ...parts.heads.branch_classes import BranchClasses
 from ...parts.heads.classes import Classes
 from ...parts.heads.distilled import Distilled
 from ...parts.heads.mlp_classes import MLPClasses
@@ -20,84 +19,19 @@ from ...parts.heads.next_token import NextToken
 from ...parts.mixers.mixer import Mixer
 from ...parts.norms.norm import Norm
 from ...parts.part import Part
-from ...parts.positions.learned import Learned
-from .anatomy import Anatomy, Block, Exit, Pair, Source, Stage, Sublayer
+from .anatomy import Anatomy, Block, Exit, Pair, Sublayer
+from .declared import is_there, present
 from .probing import is_pointwise
+from .streams import stages_of
 
 
 def anatomy(model: nn.Module) -> Anatomy:
     """What is where in a formery model; CannotRewrite names a body, block or scheme that is not known."""
     assert isinstance(model, Model)
-    stages: list[Stage] = []
-    stacks = list(_stacks(model.body, "body"))
-    prefix = 0
-    for number, (path, stack) in enumerate(stacks):
-        sources = _from_part(model.stem, "stem") if number == 0 and stack.merge is None else ()
-        if stack.merge is not None:
-            sources = _from_part(stack.merge, f"{path}.merge")
-        elif number:
-            sources = (Source(stacks[number - 1][0], "other", "the stage before it, without a merge between"),)
-        following = stacks[number + 1] if number + 1 < len(stacks) else None
-        prefix += 0 if isinstance(stack, SlowFast) or stack.prefix is None else len(stack.prefix)
-        stages.append(
-            Stage(
-                path,
-                stack.dim,
-                (*sources, *_placed(stack, path)),
-                tuple(_block(block, f"{path}.blocks.{i}", prefix) for i, block in enumerate(stack.blocks)),
-                _head_exit(model) if following is None else _merge_exit(*following),
-                prefix,
-            )
-        )
-    head_norm = "head.norm" if isinstance(getattr(model.head, "norm", None), Norm) else None
+    stages = stages_of(model.stem, model.body, partial(_head_exit, model.head), _block)
     tied = (("stem.embed.weight", "head.scores.weight"),) if getattr(model.head, "tie", False) else ()
-    reader = _classifier(model.head)
-    return Anatomy("formery", type(model).__name__, tuple(stages), tuple(_pairs(model)), head_norm, reader, tied)
-
-
-def _stacks(body: nn.Module, path: str) -> Iterator[tuple[str, Stack | SlowFast]]:
-    if type(body) is Stack or type(body) is SlowFast:
-        yield path, body
-    elif type(body) is Pyramid:
-        for index, stage in enumerate(body.stages):
-            yield from _stacks(stage, f"{path}.stages.{index}")
-    else:
-        kind = registry.name_of("body", type(body)) or type(body).__name__
-        raise CannotRewrite(f"{path}: rewrites do not know the body {kind!r}; they know stack, slow_fast and pyramid")
-
-
-def _from_part(part: Part, path: str) -> tuple[Source, ...]:
-    """What a stem or merge begins the stream with."""
-    if not part.writes:
-        return (Source(path, "other", f"{type(part).__name__}, which declares nothing that writes"),)
-    sources = []
-    for name in _present(part, part.writes, forward=False):
-        module, full = part.get_submodule(name), f"{path}.{name}"
-        if isinstance(module, nn.Embedding):
-            sources.append(Source(f"{full}.weight", "table"))
-        elif isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
-            sources.append(Source(full, "dense"))
-        else:
-            sources.append(Source(full, "other", f"the output of a {type(module).__name__} norm"))
-    return tuple(sources)
-
-
-def _placed(stack: Stack | SlowFast, path: str) -> Iterator[Source]:
-    """What a stack puts in front of its tokens and adds to them."""
-    if isinstance(stack, SlowFast):
-        yield Source(path, "other", "a class token, and tokens that stand for others")
-        return
-    if stack.prefix is not None:
-        yield Source(f"{path}.prefix", "table")
-    position = stack.position
-    if position is None:
-        return
-    if type(position) is Learned:
-        yield Source(f"{path}.position.table", "table")
-        if position.prefix is not None:
-            yield Source(f"{path}.position.prefix", "table")
-    else:
-        yield Source(f"{path}.position", "other", f"{type(position).__name__} positions, which are no weights")
+    pairs, heads = tuple(_pairs(model)), tuple(_head_norms(model.head))
+    return Anatomy("formery", type(model).__name__, stages, pairs, heads, tied)
 
 
 def _block(block: nn.Module, path: str, prefix: int) -> Block:
@@ -124,52 +58,34 @@ def _block(block: nn.Module, path: str, prefix: int) -> Block:
                 norm=None if isinstance(norm, nn.Identity) else f"{path}.scheme.norms.{index}",
                 scale=None if isinstance(scale, nn.Identity) else f"{path}.scheme.scales.{index}",
                 reads=_readers(part, f"{path}.{name}"),
-                writes=tuple(f"{path}.{name}.{w}" for w in _present(part, part.writes, forward=False)),
+                writes=tuple(f"{path}.{name}.{w}" for w in present(part, part.writes, forward=False)),
                 heads=getattr(part, "heads", None),
                 kv_heads=getattr(part, "kv_heads", None),
                 reads_stream=scheme.separable or index == 0,
                 writes_stream=scheme.separable or index == last,
-                skips_prefix=isinstance(part, Mixer) and bool(prefix) and not (1 in part.grids or part.sees_prefix),
+                skips_some=isinstance(part, Mixer) and (part.partial or (bool(prefix) and _skips_prefix(part))),
             )
         )
     adds = scheme.only_adds and not own and block.keeps_width
     return Block(path, kind, scheme.norms_at, tuple(sublayers), scheme.separable, adds, block.keeps_width)
 
 
-def _present(part: Part, names: tuple[str, ...], *, forward: bool) -> tuple[str, ...]:
-    """Declared readers or writers; a norm that was folded away (None now) hands its place to its neighbour."""
-    near = dict(part.neighbours) if forward else {second: first for first, second in part.neighbours}
-    found = []
-    for name in names:
-        here: str | None = name
-        while here is not None and not _there(part, here):
-            here = near.get(here)
-        if here is None:
-            return ()
-        found.append(here)
-    return tuple(found)
+def _skips_prefix(mixer: Mixer) -> bool:
+    return not (1 in mixer.grids or mixer.sees_prefix)
 
 
 def _readers(part: Part, path: str) -> tuple[str, ...]:
     """What a sublayer declares to read, if all of it reads each token alone."""
-    names = _present(part, part.reads, forward=True)
+    names = present(part, part.reads, forward=True)
     modules = [part.get_submodule(name) for name in names]
     return tuple(f"{path}.{name}" for name in names) if all(is_pointwise(m) for m in modules) else ()
 
 
-def _merge_exit(path: str, stack: Stack | SlowFast) -> Exit:
-    merge = stack.merge
-    if merge is None:
-        return Exit(why=f"{path} reads it without a merge")
-    reads = [(name, merge.get_submodule(name)) for name in _present(merge, merge.reads, forward=True)]
-    if len(reads) == 1 and isinstance(reads[0][1], Norm):
-        return Exit(norm=f"{path}.merge.{reads[0][0]}")
-    what = reads[0][0] if reads else type(merge).__name__
-    return Exit(why=f"{path}.merge reads it without a norm ({what})")
-
-
-def _head_exit(model: Model) -> Exit:
-    head = model.head
+def _head_exit(head: nn.Module, number: int) -> Exit:
+    """How a head reads tensor number `number` of the tokens."""
+    if type(head) is BranchClasses:
+        own = isinstance(head.norm[number], Norm)
+        return Exit(norm=f"head.norm.{number}") if own else Exit(why="the head reads it without a norm")
     if type(head) not in (Classes, Distilled, MLPClasses, NextToken):
         return Exit(why=f"the head {type(head).__name__} gives it out")
     if not isinstance(head.norm, Norm):
@@ -181,8 +97,19 @@ def _head_exit(model: Model) -> Exit:
     return Exit(norm="head.norm")
 
 
+def _head_norms(head: nn.Module) -> Iterator[tuple[str, str | None]]:
+    """The head's norms, each with the dense layer behind it if nothing but a mean or a choice of tokens stands between
+    the two."""
+    if type(head) is BranchClasses:
+        reader = head.fc is not None and head.pool != "max"
+        for number, norm in enumerate(head.norm):
+            if isinstance(norm, Norm):
+                yield f"head.norm.{number}", f"head.fc.{number}" if reader else None
+    elif isinstance(getattr(head, "norm", None), Norm):
+        yield "head.norm", _classifier(head)
+
+
 def _classifier(head: nn.Module) -> str | None:
-    """The dense layer behind a head's norm, if nothing but a mean or a choice of tokens stands between the two."""
     if type(head) not in (Classes, MLPClasses) or not isinstance(head, Classes) or head.fc is None:
         return None
     if head.order == "norm_pool" and head.pool == "max":
@@ -195,12 +122,5 @@ def _pairs(model: Model) -> Iterator[Pair]:
     for path, module in model.named_modules():
         if isinstance(module, Part):
             for first, second in module.neighbours:
-                if _there(module, first) and _there(module, second):
+                if is_there(module, first) and is_there(module, second):
                     yield Pair(f"{path}.{first}", f"{path}.{second}")
-
-
-def _there(module: nn.Module, name: str) -> bool:
-    part: nn.Module | None = module
-    for step in name.split("."):
-        part = getattr(part, step, None)
-    return isinstance(part, nn.Module) and not isinstance(part, nn.Identity)

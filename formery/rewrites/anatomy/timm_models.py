@@ -37,8 +37,9 @@ def vision_transformer(model: Any) -> Anatomy:
     else:
         leaves = Exit(norm="fc_norm")
     blocks = tuple(_block(block, f"blocks.{i}", "pre") for i, block in enumerate(model.blocks))
-    stage = Stage("blocks", model.embed_dim, tuple(sources), blocks, leaves, prefix)
-    return Anatomy("timm", type(model).__name__, (stage,), head_norm=leaves.norm)
+    stage = Stage("blocks", model.embed_dim, tuple(sources), blocks, (leaves,), prefix)
+    head = () if leaves.norm is None else ((leaves.norm, None),)
+    return Anatomy("timm", type(model).__name__, (stage,), head_norms=head)
 
 
 def metaformer(model: Any) -> Anatomy:
@@ -57,7 +58,8 @@ def metaformer(model: Any) -> Anatomy:
         blocks = tuple(_block(block, f"{path}.blocks.{i}", "pre") for i, block in enumerate(stage.blocks))
         leaves = Exit(why="what follows the stage reads a map, through a norm that rewrites do not know")
         axis = 1 if stage.use_nchw else -1
-        stages.append(Stage(path, first_width(stage, model), sources, blocks, leaves, channel_axis=axis))
+        width = first_width(stage, model)
+        stages.append(Stage(path, width, sources, blocks, (leaves,), channel_axis=axis, stream=number))
     return Anatomy("timm", type(model).__name__, tuple(stages))
 
 
@@ -75,7 +77,8 @@ def convnext(model: Any) -> Anatomy:
         blocks = tuple(_convnext_block(block, f"{path}.blocks.{i}") for i, block in enumerate(stage.blocks))
         width = model.feature_info[number]["num_chs"]
         source = Source("stem" if number == 0 else f"{path}.downsample", "other", "the output of a stem or merge")
-        stages.append(Stage(path, width, (source,), blocks, Exit(why="a map is read"), channel_axis=1))
+        leaves = (Exit(why="a map is read"),)
+        stages.append(Stage(path, width, (source,), blocks, leaves, channel_axis=1, stream=number))
     return Anatomy("timm", type(model).__name__, tuple(stages))
 
 

@@ -14,9 +14,9 @@ def llama(model: Any) -> Anatomy:
     heads = (config.num_attention_heads, config.num_key_value_heads)
     blocks = tuple(_block(layer, f"model.layers.{i}", heads) for i, layer in enumerate(model.model.layers))
     sources = (Source("model.embed_tokens.weight", "table"),)
-    stage = Stage("model.layers", config.hidden_size, sources, blocks, Exit(norm="model.norm"))
+    stage = Stage("model.layers", config.hidden_size, sources, blocks, (Exit(norm="model.norm"),))
     tied = (("model.embed_tokens.weight", "lm_head.weight"),) if config.tie_word_embeddings else ()
-    return Anatomy("transformers", type(model).__name__, (stage,), head_norm="model.norm", tied=tied)
+    return Anatomy("transformers", type(model).__name__, (stage,), head_norms=(("model.norm", None),), tied=tied)
 
 
 def vit(model: Any) -> Anatomy:
@@ -28,8 +28,8 @@ def vit(model: Any) -> Anatomy:
             sources.append(Source(f"{embeddings}.{name}", "table"))
     heads = (config.num_attention_heads, None)
     blocks = tuple(_block(layer, f"vit.layers.{i}", heads) for i, layer in enumerate(model.vit.layers))
-    stage = Stage("vit.layers", config.hidden_size, tuple(sources), blocks, Exit(norm="vit.layernorm"), prefix=1)
-    return Anatomy("transformers", type(model).__name__, (stage,), head_norm="vit.layernorm")
+    stage = Stage("vit.layers", config.hidden_size, tuple(sources), blocks, (Exit(norm="vit.layernorm"),), prefix=1)
+    return Anatomy("transformers", type(model).__name__, (stage,), head_norms=(("vit.layernorm", None),))
 
 
 def _block(layer: Any, path: str, heads: tuple[int | None, int | None]) -> Block:
