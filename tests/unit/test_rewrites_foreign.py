@@ -277,7 +277,7 @@ def test_anatomy_of_our_own() -> None:
             for source in stage.sources:
                 owner, _, last = source.path.rpartition(".")
                 assert hasattr(model.get_submodule(owner), last)
-            assert stage.exit.norm is None or model.get_submodule(stage.exit.norm)
+            assert all(leaves.norm is None or model.get_submodule(leaves.norm) for leaves in stage.exits)
     heads = [
         (sub.heads, sub.kv_heads) for *_, sub in anatomy.of(model_of("decoder")).sublayers() if sub.role == "mixer"
     ]

@@ -82,7 +82,7 @@ def test_exact_rewrites(name: str, tmp_path: Path) -> None:
             with pytest.raises(CannotRewrite, match=f"scheme '{UNKNOWN[name]}' does not say where its norms stand"):
                 rewrites.apply(model, rewrite, **options)
             continue
-        model, plan, _ = rewrites.apply(model, rewrite, **options)
+        _, plan, _ = rewrites.apply(model, rewrite, **options)
         found.update(step.get("do", rewrite) for step in plan["steps"])
         assert error(model(images), expected) < 1e-10
     assert dict(found) == FOUND[name]
