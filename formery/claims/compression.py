@@ -54,6 +54,7 @@ def compressed(model: Model) -> Model:
     for path in step.norms:
         norm: Any = module_at(narrow, path)
         replace(narrow, path, Compressed(norm.eps))
+    narrow.body.dim -= 1
     return narrow
 
 

@@ -139,9 +139,10 @@ def _seconds(part: nn.Module, x: Tensor) -> float:
 @check
 def field(seed: int, progress: Progress) -> Measured:
     """How far from the centre half of the energy lies that one output's gradient spreads over the input."""
-    radii = {size: mean_radius(size) for size in (3, 13)}
-    ratio = radii[13] / radii[3]
-    said = f"half of the gradient's energy within {radii[13]:.1f} tokens for 13 x 13, within {radii[3]:.1f} for 3 x 3"
+    radii = {str(size): mean_radius(size) for size in (3, 13)}
+    ratio = radii["13"] / radii["3"]
+    within = ", ".join(f"{radius:.1f} for {size} x {size}" for size, radius in radii.items())
+    said = f"half of the gradient's energy within so many tokens: {within}"
     return Measured({"radii": radii, "ratio": ratio}, ratio > 1.5, said)
 
 

@@ -110,7 +110,7 @@ def test_a_recipe(ask: Ask, tmp_path: Path, refused: Callable[..., str], monkeyp
     assert facts["title"] == "Other"
     assert facts["seed"] == 5
     assert facts["steps"] == 4
-    assert facts["train"]["warmup"] == 1
+    assert facts["config"]["warmup"] == 1
     assert facts["resolved"]["body"]["blocks"][0]["mixer"]["kind"] == "attention"
     assert facts["out"] == "runs/small"
     assert Path("runs/small/model/model.safetensors").is_file()

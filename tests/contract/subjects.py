@@ -103,12 +103,13 @@ def classes(role: str) -> list[type[Any]]:
 def subjects_of(part: type[Any], ranks: Iterable[int] = (1, 2, 3), **more: Any) -> Iterator[Subject]:
     """A part with each of its EXAMPLES, on each of `ranks` that it takes: those it declares, or does not refuse."""
     for options in part.EXAMPLES:
-        taken = [s for rank in ranks if _takes(s := Subject(part, options, GRIDS[rank], **more), rank)]
+        taken = [s for rank in ranks if takes(s := Subject(part, options, GRIDS[rank], **more), rank)]
         assert taken, f"{part.__name__} takes its example {options} on no grid"
         yield from taken
 
 
-def _takes(subject: Subject, rank: int) -> bool:
+def takes(subject: Subject, rank: int) -> bool:
+    """Whether a part with its options goes on a grid of that rank: it declares so, and does not refuse."""
     if rank not in getattr(subject.part, "grids", (rank,)):
         return False
     try:

@@ -15,7 +15,7 @@ from torch import Tensor
 from formery import formats, registry, spec
 from formery.model import Model
 from tests.contract.common import close, trainable
-from tests.contract.subjects import DIM, GRIDS, Subject, classes, moved
+from tests.contract.subjects import DIM, GRIDS, Subject, classes, moved, takes
 
 VOCAB, LENGTH, SIZE = 17, 24, 16
 few = settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
@@ -24,11 +24,11 @@ few = settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, Hea
 def entries(role: str, rank: int) -> SearchStrategy[dict[str, Any]]:
     """Specs of a role's parts with their EXAMPLES, of those that take a grid of `rank` (mixers also as a sequence)."""
     found = []
+    ranks = {rank, 1} if role == "mixer" else {rank}
+    args = (DIM, 2 * DIM) if role == "merge" else (DIM,)
     for part in classes(role):
         for options in part.EXAMPLES:
-            subject = Subject(part, options, GRIDS[rank])
-            grids = subject.declared("grids") if role == "mixer" else getattr(part, "grids", (rank,))
-            if rank in grids or (role == "mixer" and 1 in grids):
+            if any(takes(Subject(part, options, GRIDS[taken], args), taken) for taken in ranks):
                 found.append({"kind": registry.name_of(role, part), **options})
     return st.sampled_from(found).map(copy.deepcopy)
 

@@ -63,7 +63,7 @@ def _nested(norm: str, join: str) -> dict[str, Any]:
     block = {"mixer": {"kind": "attention", "heads": 2}, "scheme": {"kind": "pre", "scale": 0.1}}
     body = {"kind": "nested", "depth": 2, "width": 24, "side": 2, "inner": block, "outer": block, "prefix": 1}
     return {
-        "stem": {"kind": "words", "width": 6, "size": 4, "stride": 2, "kernel": 3, "img_size": 16},
+        "stem": {"kind": "pixel_words", "width": 6, "size": 4, "stride": 2, "kernel": 3, "img_size": 16},
         "body": body | {"join": join, "norm": norm, "position": PLACES, "inner_position": "learned"},
         "head": HEAD | {"pool": "token"},
     }
