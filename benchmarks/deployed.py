@@ -17,7 +17,7 @@ from formery.errors import CannotRewrite
 from formery.measure import Comparison, Work, compare, count_macs
 from formery.runtime.deploy.agreement import agreement, outputs
 from formery.runtime.deploy.forms import FORMS, Runner, compiled, runner
-from formery.runtime.deploy.pictures import pictures
+from formery.runtime.deploy.photographs import pictures
 from formery.runtime.deploy.rewriting import exact
 from formery.runtime.export import export_onnx
 from formery.runtime.int8 import quantise
