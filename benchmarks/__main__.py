@@ -10,7 +10,7 @@ import time
 from importlib import import_module
 from pathlib import Path
 
-TABLES = ("images", "deployed", "steps", "hybrid", "language", "decoding")
+TABLES = ("images", "deployed", "steps", "merged", "hybrid", "language", "decoding")
 
 
 def main() -> int:
