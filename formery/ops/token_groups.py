@@ -144,7 +144,7 @@ def mask_of(numbers: Tensor) -> Tensor:
     """(groups, N, N) from `regions`: 0 where two tokens may meet, APART in other regions, -inf for filling."""
     queries, keys = numbers[:, :, None], numbers[:, None]
     apart = torch.where(queries == keys, 0.0, APART)
-    return apart.masked_fill((queries == FILLING) != (keys == FILLING), -torch.inf)
+    return apart.masked_fill((queries == FILLING) ^ (keys == FILLING), -torch.inf)
 
 
 class Arrangement(NamedTuple):

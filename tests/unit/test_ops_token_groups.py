@@ -118,3 +118,13 @@ def test_attention_in_every_form(masked: bool, biased: bool) -> None:
     gradients = [torch.autograd.grad((y * weights).sum(), tensors) for y in outputs]
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-11)
+
+
+def test_masks_of_groups_compile() -> None:
+    cut = Cut(size=4, shift=2)
+
+    def mask(x: torch.Tensor) -> torch.Tensor:
+        return x + mask_of(regions(cut, (10, 8)))
+
+    x = torch.zeros(1)
+    torch.testing.assert_close(torch.compile(mask)(x), mask(x))

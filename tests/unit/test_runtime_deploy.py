@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from formery import registry
 from formery.errors import BadFile, BadSpec, CannotRewrite, CannotRun
 from formery.model import Model
+from formery.parts.dense import Dense
 from formery.rewrites.rewrite import Exact
 from formery.runtime.deploy import deploy, forms_of, opened
 from formery.runtime.deploy.agreement import agreement
+from formery.runtime.deploy.convolved import Convolved, by_convolutions
 from formery.runtime.deploy.forms import FORMS
 from formery.runtime.deploy.photographs import crops, pictures
 from formery.runtime.deploy.run import fits
@@ -169,3 +172,15 @@ def test_photographs_are_cut_alike_each_time() -> None:
     assert torch.equal(images, crops(4, (3, 20, 24)))
     assert 0 <= float(images.min()) < float(images.max()) <= 1
     assert torch.equal(crops(2, (1, 8, 8))[:, 0], crops(2, (5, 8, 8))[:, 4])
+
+
+def test_dense_layers_as_convolutions_compute_the_same() -> None:
+    layer = Dense(6, 8)
+    named = by_convolutions(nn.Sequential(layer, nn.Linear(8, 4), nn.GELU()))
+    for shape in ((2, 6), (2, 5, 6), (2, 3, 4, 6), (2, 2, 3, 4, 6)):
+        x = torch.randn(shape)
+        torch.testing.assert_close(layer(x, "gelu"), F.gelu(F.linear(x, layer.weight, layer.bias)))
+        torch.testing.assert_close(named[0](x), F.linear(x, layer.weight, layer.bias))
+    assert list(named.state_dict()) == ["0.weight", "0.bias", "1.weight", "1.bias"]
+    assert type(named[1]) is Convolved
+    assert type(by_convolutions(nn.Linear(2, 2).bfloat16())) is nn.Linear

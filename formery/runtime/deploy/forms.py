@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ...acceleration import accelerate
 from ...errors import BadSpec, CannotRun
 from ...registry import nearest
+from .convolved import by_convolutions
 
 Runner = Callable[[Tensor], Tensor]
 """Images (B, C, H, W) in float32 to scores in float32."""
@@ -77,6 +78,8 @@ def runner(name: str, model: nn.Module, folder: Path, layout: Layout, *, threads
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
     if form.packed:
         accelerate(own, pack=True)
+    if form.compiled == "fixed":
+        by_convolutions(own)
     call: Any = compiled(own, free_batch=form.compiled == "free") if form.compiled else own
 
     def run(images: Tensor) -> Tensor:
@@ -92,8 +95,8 @@ def compiled(model: nn.Module, *, free_batch: bool = False) -> Callable[[Tensor]
     """The model compiled, its weights taken for constants. CannotRun where the machine has no compiler for it.
 
     With `free_batch` one program serves any batch, a single image included. Its dense layers then are oneDNN's, with
-    weights in that library's order and activations fused, where a program for a fixed batch takes MKL's: for a single
-    image a ViT-S is 1.2 times as fast (two threads of an AMD EPYC, torch 2.13).
+    weights in that library's order and activations fused, where a program for a fixed batch takes MKL's unless they
+    are written `by_convolutions`.
     """
     from torch._inductor import config
     from torch.fx.experimental import _config as shapes
