@@ -33,10 +33,10 @@ NOTES = """\
 timm's model, compiled by torch.compile with frozen weights in the memory format in which it is the faster one, is the
 base. formery's has been rewritten by every exact rewrite that it allows, and runs in the forms of `formery deploy`:
 *packed* (eager, dense weights in oneDNN's order), *compiled* for this batch (dense layers written as convolutions) and
-for any (*compiled-free*), onnxruntime in float32 and int8, and in bfloat16. *deployed* is the fastest of its float32 forms in the same rounds.
-All hold the same weights, drawn and never trained. Errors are those of the scores against timm's in float32, in units
-of the largest; for what is approximate the remarks give the share of 64 photographs' crops whose likeliest class
-stays, which for weights that were never trained is a hard test.
+for any (*compiled-free*), onnxruntime in float32 and int8, and in bfloat16. *deployed* is the fastest of its float32
+forms in the same rounds. All hold the same weights, drawn and never trained. Errors are those of the scores against
+timm's in float32, in units of the largest; for what is approximate the remarks give the share of 64 photographs' crops
+whose likeliest class stays, which for weights that were never trained is a hard test.
 """
 
 
