@@ -54,11 +54,12 @@ def load_inflated(model: Model, source: str | Path | Mapping[str, Tensor], *, ru
         name: inflate(t, own[name].shape[2], rule) if name in own and own[name].dim() == 5 and t.dim() == 4 else t
         for name, t in theirs.items()
     }
-    classifier = match("head.fc.weight", dialect.rules)
     left: list[str] = []
-    if classifier is not None and classifier.theirs[0] in own:
-        name = classifier.theirs[0]
-        if name in inflated and inflated[name].shape != own[name].shape:
-            left = [n for n in (name, name.replace("weight", "bias")) if n in inflated]
-            inflated |= {n: own[n] for n in left}
+    for layer in model.head.layers:
+        classifier = match(f"head.{layer}.weight", dialect.rules)
+        name = "" if classifier is None else classifier.theirs[0]
+        if name in own and name in inflated and inflated[name].shape != own[name].shape:
+            held = [n for n in (name, name.replace("weight", "bias")) if n in inflated]
+            inflated |= {n: own[n] for n in held}
+            left += held
     return left + model.load_published(inflated)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,10 @@ from torch import Tensor
 from . import cards, registry, saving
 from .errors import BadFile, BadWeights, UnknownName
 from .files import read_json
+from .parts.norms.batch import COUNTER
 from .parts.part import Part
 from .parts.several import several
-from .spec import override, resolve, short
+from .spec import MODEL, Node, options, override, resolve, short
 from .weights import Dialect, expected, match, plain, to_ours, to_theirs
 
 if TYPE_CHECKING:
@@ -23,8 +25,6 @@ if TYPE_CHECKING:
 
 WRAPPERS = ("model", "state_dict", "model_state_dict", "module", "params", "state_dict_ema")
 """Keys under which published files keep the state dict."""
-COUNTER = "num_batches_tracked"
-"""How many batches a batch norm has seen: in files of all dialects, and nothing of a model's."""
 
 
 def read(source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
@@ -174,17 +174,6 @@ def _hollow(model: Model, spec: Mapping[str, Any]) -> Model:
         return type(model)(spec)
 
 
-UNSEEN = frozenset(
-    (
-        *("kind", "position", "theta", "fraction", "interleaved", "eps", "heads", "window", "qk_norm_over", "negative"),
-        *("order", "pool", "activation", "size", "stride", "padding", "scale", "tie", "top", "renormalise"),
-        *("factor", "trained", "fast", "slow", "truncate", "gain", "low", "high"),
-        *("shift", "interval", "published", "scaling", "groups", "min_step", "max_step", "selective"),
-    )
-)
-"""Options that change what a model computes and that the shapes of its weights cannot show."""
-
-
 def _check_config(model: Model, source: str | Path | Mapping[str, Any]) -> None:
     """BadWeights where the config beside the weights means another model than this one of the same shapes."""
     config = config_beside(source)
@@ -217,17 +206,34 @@ def _as_argument(source: Any) -> str:
     return as_path(source)
 
 
-def unseen_differences(ours: Any, theirs: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """(path, ours, theirs) of the unseen options in which two resolved specs differ, the outermost of each place."""
-    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
-        same = ours.get("kind") == theirs.get("kind")
-        for key in sorted(ours.keys() & theirs.keys()) if same else ["kind"]:
-            yield from unseen_differences(ours[key], theirs[key], f"{path}.{key}" if path else key)
-    elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
-        for i, (one, other) in enumerate(zip(ours, theirs, strict=True)):
-            yield from unseen_differences(one, other, f"{path}.{i}")
-    elif ours != theirs and path.rpartition(".")[2] in UNSEEN and not path.endswith("scheme.scale"):  # a first value
-        yield path, ours, theirs
+def unseen_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """(path, ours, theirs) of the options in which two resolved specs differ though tensors cannot show it, as the
+    parts say (`Part.unseen`), and of the kinds of parts; the outermost of each place."""
+    for name, role in sorted(MODEL.items()):
+        yield from _unseen_below(name, role, ours[name], theirs[name])
+
+
+def _unseen_below(path: str, role: str, ours: Node, theirs: Node) -> Iterator[tuple[str, Any, Any]]:
+    if ours["kind"] != theirs["kind"]:
+        yield f"{path}.kind", ours["kind"], theirs["kind"]
+        return
+    part = registry.find(role, ours["kind"])
+    for option, entry in sorted(options(part.__init__).items()):
+        here, mine, their = f"{path}.{option}", ours[option], theirs[option]
+        if entry.role and (pairs := _pairs(here, mine, their)) is not None:
+            for inner, one, other in pairs:
+                yield from _unseen_below(inner, entry.role, one, other)
+        elif mine != their and option in part.unseen:
+            yield here, mine, their
+
+
+def _pairs(path: str, ours: Any, theirs: Any) -> list[tuple[str, Node, Node]] | None:
+    """(path, ours, theirs) of the specs in two values of one option; None where one has what the other lacks."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        return [(path, ours, theirs)]
+    if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        return [(f"{path}.{i}", one, other) for i, (one, other) in enumerate(zip(ours, theirs, strict=True))]
+    return None
 
 
 def _twins(model: Model, theirs: Mapping[str, Tensor], state: Mapping[str, Tensor], dialect: Dialect) -> list[str]:
@@ -270,8 +276,8 @@ def adopted(
     def applies(path: str) -> bool:  # a head of another kind has nothing to be changed
         return not path.startswith("head.") or path.split(".")[1] in head
 
-    def shape(ours: str) -> tuple[int, ...] | None:
-        found = match(ours, dialect.rules)
+    def shape(ours: str | None) -> tuple[int, ...] | None:
+        found = None if ours is None else match(ours, dialect.rules)
         tensor = theirs.get(found.theirs[0]) if found else None
         if found is None or tensor is None or not tensor.numel() or tensor.dim() < 2:
             return None
@@ -279,13 +285,14 @@ def adopted(
 
     implied = {} if own_config else dialect.changes
     changes: dict[str, Any] = {path: value for path, value in implied.items() if applies(path)}
-    fc = "head.fc.weight" if "head.fc.weight" in model.state_dict() else "head.fc.0.weight"  # one a branch
-    if "num_classes" in head and (found := shape(fc)) and found[0] != head["num_classes"]:
+    scorer = next((f"head.{name}.weight" for name in model.head.layers), None)
+    if "num_classes" in head and (found := shape(scorer)) and found[0] != head["num_classes"]:
         changes["head.num_classes"] = found[0]
-    first = f"stem.{several(model.stem.first)[0]}.weight"
+    first = next((f"stem.{name}.weight" for name in several(model.stem.first) if name), None)
     if "in_chans" in stem and (found := shape(first)) and found[1] != stem["in_chans"]:
         changes["stem.in_chans"] = found[1]
-    if "vocab" in stem and (found := shape("stem.embed.weight")) and found[0] != stem["vocab"]:
+    table = None if model.stem.table is None else f"stem.{model.stem.table}.weight"
+    if "vocab" in stem and (found := shape(table)) and found[0] != stem["vocab"]:
         changes |= {"stem.vocab": found[0], "head.vocab": found[0]}
     side = _side(model, theirs, dialect)
     if side and side != stem.get("img_size"):
@@ -298,35 +305,29 @@ def _side(model: Model, theirs: Mapping[str, Tensor], dialect: Dialect) -> int |
     stem = model.resolved["stem"]
     if "img_size" not in stem:
         return None
-    for name, rows, grid, stride in _bound_rows(model):
-        found = match(name, dialect.rules)
+    size = stem["img_size"]
+    side = size if isinstance(size, int) else size[0]
+    for path, name, part in _bound(model):
+        full, grid = f"{path}.{name}", tuple(part.grid)
+        found = match(full, dialect.rules)
         if found is None or any(n not in theirs for n in found.theirs):
             continue
         if not theirs[found.theirs[0]].numel() or not theirs[found.theirs[0]].dim():
             continue
-        tensor = plain(theirs[found.theirs[0]], found.rule)
-        extra = sum(model.state_dict()[n].shape[0] for n in found.ours if n != name and n in model.state_dict())
-        total = (tensor.shape[0] if found.rule.rows else torch.Size(tensor.shape[:-1]).numel()) - extra
-        if name.endswith(("weight", "matrix", "bias")):
-            total = tensor.shape[-1]
-        if total != rows and len(grid) == 2 and round(total**0.5) ** 2 == total:
-            return round(total**0.5) * stride
+        shape = tuple(plain(theirs[found.theirs[0]], found.rule).shape)
+        extra = sum(model.state_dict()[n].shape[0] for n in found.ours if n != full and n in model.state_dict())
+        total = part.bound_tokens(name, shape) - extra
+        if total != prod(grid) and len(grid) == 2 and round(total**0.5) ** 2 == total:
+            return round(total**0.5) * max(1, side // max(1, grid[0]))
     return None
 
 
-def _bound_rows(model: Model) -> list[tuple[str, int, tuple[int, ...], int]]:
-    """(name, tokens, grid, stride in pixels) of every tensor that is bound to a grid of the image."""
-    found = []
-    size = model.resolved["stem"].get("img_size", 0)
-    side = size if isinstance(size, int) else size[0]
+def _bound(model: Model) -> Iterator[tuple[str, str, Any]]:
+    """(path, name, part) of every tensor that is bound to a grid of the image; windows have grids of their own."""
     groups = tuple(f"{path}." for path, mixer in model.mixers() if mixer.grouped)
     for path, module in model.named_modules():
-        if f"{path}.".startswith(groups):
-            continue
-        for name in getattr(module, "resizes", {}):
-            grid = tuple(module.grid)
-            found.append((f"{path}.{name}", torch.Size(grid).numel(), grid, max(1, side // max(1, grid[0]))))
-    return found
+        if isinstance(module, Part) and not f"{path}.".startswith(groups):
+            yield from ((path, name, module) for name in module.resizes)
 
 
 @torch.no_grad()

@@ -40,6 +40,7 @@ class Branches(Body):
         },
         {"branches": [{"kind": "stack", "depth": n, "mixer": "retention"} for n in (1, 2, 1)]},
     )
+    unseen = ("activation",)
     parallel = ("branches",)
 
     def __init__(

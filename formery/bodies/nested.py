@@ -61,6 +61,7 @@ class Nested(Body):
             "join": "word",
         },
     )
+    unseen = ("position",)
     parallel = ("inner", "outer")
     undecayed = ("prefix",)
 

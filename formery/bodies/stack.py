@@ -41,6 +41,7 @@ class Stack(Body):
         {"depth": 2, "mixer": {"kind": "attention", "heads": 2}, "prefix": 1, "position": "learned"},
         {"depth": 2, "mixer": "hgrn", "lower_bounds": True},
     )
+    unseen = ("position",)
 
     def __init__(
         self,

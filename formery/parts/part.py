@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import prod
 from typing import Any, ClassVar, TypeGuard, TypeVar
 
 from torch import Tensor, nn
@@ -24,6 +25,8 @@ class Part(nn.Module):
 
     EXAMPLES: ClassVar[tuple[dict[str, Any], ...]] = ({},)
     """Small option sets on which the contract tests run it."""
+    unseen: ClassVar[tuple[str, ...]] = ()
+    """Options that change what it computes from the same tensors: the shapes of published ones cannot show them."""
     exports: bool = True
     """Whether torch.export and ONNX can carry it, with dynamic sizes."""
     looks_at_batch: bool = False
@@ -54,6 +57,10 @@ class Part(nn.Module):
     """Names of its tensors that are bound to its `grid`, and how each is carried over to another."""
     resizable: bool = True
     """Whether they can be carried over at all."""
+
+    def bound_tokens(self, name: str, shape: tuple[int, ...]) -> int:
+        """How many tokens a tensor named in `resizes`, found with this shape, is made for: rows unless said."""
+        return prod(shape[:-1])
 
     def first_values(self) -> None:
         """Set first values that a model's common rule for linears and convolutions does not give; called after it."""

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from formery.spec import options
+
 Forward = Callable[[Tensor], Tensor]
 
 
@@ -154,6 +156,7 @@ def check_names(part: Any) -> None:
     absent = {name for name in part.undecayed if not _optional(part, name)}
     assert absent <= tensors.keys()
     assert set(part.resizes) <= tensors.keys()
+    assert set(part.unseen) <= options(type(part).__init__).keys()
 
 
 def _optional(part: nn.Module, name: str) -> bool:

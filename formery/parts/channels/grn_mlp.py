@@ -28,6 +28,7 @@ class GRNMLP(Channel):
     """
 
     EXAMPLES = ({}, {"hidden": 24, "norm": "batch"}, {"ratio": 2.0, "shift": False})
+    unseen = ("activation",)
     over = "grid and channels"
     reads = ("expand",)
 

@@ -31,6 +31,7 @@ class MixtureOfExperts(Channel):
         {"experts": 3, "top": 2, "hidden": 8},
         {"experts": 4, "top": 1, "hidden": 8, "renormalise": False, "shared": 16, "shared_gate": True},
     )
+    unseen = ("top", "renormalise")
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ class MLP(Channel):
     """Expand to `hidden` channels (`ratio` times the width unless given), activation, reduce."""
 
     EXAMPLES = ({}, {"hidden": 24, "activation": "relu2", "bias": False}, {"activation": "star_relu"})
+    unseen = ("activation",)
     reads, writes = ("expand",), ("reduce",)
 
     def __init__(

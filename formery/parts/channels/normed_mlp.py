@@ -21,6 +21,7 @@ class NormedMLP(Channel):
     """Expand to `ratio` times the width, norm, activation, reduce, norm, `last` activation where one is given."""
 
     EXAMPLES = ({}, {"ratio": 1.5, "norm": "layer", "activation": "silu", "last": "tanh"}, {"last": None})
+    unseen = ("activation",)
     reads = ("expand",)
 
     def __init__(

@@ -27,6 +27,7 @@ class BranchClasses(Classifier):
     """
 
     EXAMPLES = ({"num_classes": 3}, {"num_classes": 3, "pool": "max", "average": False})
+    unseen = ("pool",)
     takes_several = True
 
     def __init__(

@@ -35,6 +35,7 @@ class Classes(Classifier):
         {"num_classes": 0, "pool": "max"},
         {"num_classes": 3, "pool": "sequence"},
     )
+    unseen: ClassVar[tuple[str, ...]] = ("pool", "order")
 
     def __init__(
         self,

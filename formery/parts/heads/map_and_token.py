@@ -34,6 +34,7 @@ class MapAndToken(Classes):
         {"num_classes": 3, "norm": "rms", "token_norm": "rms"},
         {"num_classes": 0, "pool": "max"},
     )
+    unseen = ("pool",)
     more_in_training = True
     scorers = ("fc", "token_fc")
 

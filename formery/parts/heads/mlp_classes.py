@@ -26,6 +26,7 @@ class MLPClasses(Classes):
         {"num_classes": 3, "order": "norm_pool", "hidden_norm": None, "activation": "gelu"},
         {"num_classes": 0},
     )
+    unseen = ("pool", "order", "activation")
     expand: Dense | None
     hidden_norm: Norm | None
 

@@ -19,6 +19,7 @@ class NextToken(Head):
     """
 
     EXAMPLES = ({"vocab": 16}, {"vocab": 16, "norm": "rms", "bias": True})
+    unseen = ("tie",)
     scorers = ("scores",)
     causal = True
 

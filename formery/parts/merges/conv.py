@@ -25,6 +25,7 @@ class ConvMerge(Merge):
         {"out_norm": "batch", "bias": False},
         {"size": [3, 2, 2], "stride": [1, 2, 2], "padding": [1, 0, 0]},
     )
+    unseen = ("stride", "padding")
     grids: tuple[int, ...] = (2, 3)
 
     def __init__(

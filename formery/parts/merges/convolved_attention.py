@@ -30,6 +30,7 @@ class ConvolvedAttentionMerge(Merge):
     """
 
     EXAMPLES = ({"heads": 4, "key_dim": 4}, {"heads": 2, "key_dim": 4, "value_dim": 6, "norm": "layer"})
+    unseen = ("heads", "activation", "position")
 
     def __init__(
         self,

@@ -21,6 +21,7 @@ class PoolingMerge(Merge):
     `out_norm` where one is given. With stride 1 nothing is pooled: another width, the same grid."""
 
     EXAMPLES = ({}, {"stride": 1, "out_norm": None, "bias": True})
+    unseen = ("stride",)
 
     stride: int
 

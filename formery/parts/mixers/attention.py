@@ -42,6 +42,7 @@ class Attention(Mixer):
         {"heads": 4, "qk_norm": "rms", "qk_norm_over": "width"},
         {"heads": 4, "kv_heads": 2, "head_dim": 6, "gated": True},
     )
+    unseen = ("heads", "position", "qk_norm_over", "window", "scale")
     causal, streams, packs = "on request", "any", True
     state_growth: Growth = "linear"
     reads, writes = ("qkv",), ("out",)

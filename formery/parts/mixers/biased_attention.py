@@ -24,6 +24,7 @@ class BiasedAttention(Mixer):
     """
 
     EXAMPLES = ({"heads": 4, "key_dim": 6, "value_dim": 10}, {"heads": 2, "position": "relative_table", "bias": False})
+    unseen = ("heads", "position")
     fixed_grid = True
     reads, writes = ("qkv",), ("out",)
 

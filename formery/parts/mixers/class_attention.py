@@ -27,6 +27,7 @@ class ClassAttention(Mixer):
     """
 
     EXAMPLES = ({"heads": 4}, {"heads": 2, "queries": 3, "bias": False})
+    unseen = ("heads",)
     grids = (1,)
     partial = True
     reads, writes = ("q", "kv"), ("out",)

@@ -37,6 +37,7 @@ class ConvolvedAttention(Mixer):
         {"heads": 4, "key_dim": 6, "value_dim": 10},
         {"heads": 2, "key_dim": 4, "value_dim": 8, "stride": 2, "talking": False, "norm": "layer"},
     )
+    unseen = ("heads", "stride", "activation", "position")
     grids = (2,)
     fixed_grid = True
     writes = ("out_norm",)

@@ -28,6 +28,7 @@ class DeltaNet(Mixer):
         {"heads": 3, "head_dim": 4, "value_dim": 5, "conv": 3, "negative": True, "gate": True},
         {"heads": 4, "conv": None},
     )
+    unseen = ("heads", "negative", "eps")
     grids = (1,)
     causal, streams, packs = "always", "any", True
     reads, writes = ("project",), ("out",)

@@ -24,6 +24,7 @@ class ExcitedMLP(Mixer):
     """
 
     EXAMPLES = ({}, {"ratio": 2.0, "excited": 0.5, "activation": "relu"})
+    unseen = ("activation",)
     reads = ("mlp.expand",)
 
     def __init__(

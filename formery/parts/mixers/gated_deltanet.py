@@ -42,6 +42,7 @@ class GatedDeltaNet(Mixer):
         {"heads": 3, "head_dim": 4, "value_dim": 5, "negative": True, "conv": 1},
         {"heads": 2, "value_heads": 4, "head_dim": 4, "conv": 3},
     )
+    unseen = ("heads", "negative", "eps")
     grids = (1,)
     causal, streams, packs = "always", "any", True
     reads, writes = ("project",), ("out",)

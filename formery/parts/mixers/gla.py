@@ -25,6 +25,7 @@ class GLA(Mixer):
     """
 
     EXAMPLES = ({"heads": 2}, {"heads": 3, "head_dim": 4, "value_dim": 5, "rank": 3, "smoothing": 0.5, "conv": 3})
+    unseen = ("heads", "eps")
     grids = (1,)
     causal, streams, packs = "always", "any", True
     reads, writes = ("project",), ("out",)

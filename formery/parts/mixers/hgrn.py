@@ -23,6 +23,7 @@ class HGRN(Mixer):
     """
 
     EXAMPLES = ({}, {"conv": 3})
+    unseen = ("eps",)
     grids = (1,)
     causal, streams, packs, bounded = "always", "any", True, True
     reads, writes = ("project",), ("out",)

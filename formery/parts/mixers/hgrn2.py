@@ -26,6 +26,7 @@ class HGRN2(Mixer):
     """
 
     EXAMPLES = ({"head_dim": 8}, {"head_dim": 16, "conv": 3})
+    unseen = ("eps",)
     grids = (1,)
     causal, streams, packs, bounded = "always", "any", True, True
     reads, writes = ("project",), ("out",)

@@ -25,6 +25,7 @@ class InvertedBottleneck(Mixer):
     """
 
     EXAMPLES = ({}, {"ratio": 1.5, "size": 5, "norm": "layer", "activation": "relu"})
+    unseen = ("activation",)
     grids = (2,)
     reads, writes = ("expand",), ("reduce_norm",)
     neighbours = (("expand", "expand_norm"), ("conv", "conv_norm"), ("reduce", "reduce_norm"))

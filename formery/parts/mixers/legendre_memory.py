@@ -25,6 +25,7 @@ class LegendreMemory(Mixer):
     """
 
     EXAMPLES = ({"order": 8, "theta": 12.0}, {"order": 5, "theta": 40.0, "norm": "batch", "activation": "tanh"})
+    unseen = ("theta", "activation")
     grids = (1,)
     causal, streams, packs = "always", "any", True
     powers: Tensor

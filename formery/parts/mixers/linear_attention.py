@@ -53,6 +53,7 @@ class LinearAttention(Mixer):
         {"heads": 2, "causal": False},
         {"heads": 2, "feature": "random", "draws": 12, "causal": False},
     )
+    unseen = ("heads",)
     grids = (1,)
     causal: Causality = "always"
     streams: Splits = "any"

@@ -30,6 +30,7 @@ class LongDistanceAttention(GroupAttention):
         },
         {"size": 2, "interval": 3, "heads": 2, "position": None, "published": True},
     )
+    unseen = ("size", "interval", "heads", "position", "scaling", "published")
 
     def __init__(
         self,

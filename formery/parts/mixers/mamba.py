@@ -34,6 +34,7 @@ class Mamba(Mixer):
         {"inner": 24, "state": 3, "rank": 5, "conv": 1, "bias": True},
         {"inner": 40, "state": 2, "conv": 3, "conv_bias": False, "selective": False},
     )
+    unseen = ("selective",)
     grids = (1,)
     causal, streams, packs = "always", "any", True
     reads, writes = ("project",), ("out",)

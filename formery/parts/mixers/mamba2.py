@@ -34,6 +34,7 @@ class Mamba2(Mixer):
         {"heads": 6, "head_dim": 4, "groups": 2, "state": 3, "conv": 1, "bias": True, "min_step": 0.3, "max_step": 0.9},
         {"head_dim": 16, "groups": 4, "state": 5, "conv": 3, "conv_bias": False},
     )
+    unseen = ("heads", "groups", "min_step", "max_step", "eps")
     grids = (1,)
     causal, streams, packs = "always", "any", True
     reads, writes = ("project",), ("out",)

@@ -22,6 +22,7 @@ class MultiHeadConv(Mixer):
     layer over all heads. No biases; zeros beyond the border."""
 
     EXAMPLES = ({"head_dim": 8}, {"head_dim": 16, "size": 5, "norm": None, "activation": "gelu"})
+    unseen = ("activation",)
     grids = (2,)
     reads, writes = ("conv",), ("out",)
 

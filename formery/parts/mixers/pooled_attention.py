@@ -33,6 +33,7 @@ class PooledAttention(Mixer):
         {"heads": 4, "stride": 2},
         {"heads": 2, "stride": 3, "pool": "2d", "norm": "layer", "head_dim": 6, "bias": False, "out_bias": False},
     )
+    unseen = ("heads", "stride", "pool")
     grids = (2,)
     writes = ("out",)
 

@@ -14,6 +14,7 @@ class Pooling(Mixer):
     """Mean over `size` x `size` neighbours (fewer at borders), minus the token itself, which the block adds back."""
 
     EXAMPLES = ({}, {"size": 5})
+    unseen = ("size",)
     grids = (2,)
 
     def __init__(self, dim: int, *, size: int = 3) -> None:

@@ -28,6 +28,9 @@ class Random(Mixer):
         tokens = torch.Size(grid).numel()
         self.register_buffer("matrix", torch.rand(tokens, tokens).softmax(-1))
 
+    def bound_tokens(self, name: str, shape: tuple[int, ...]) -> int:
+        return shape[-1]
+
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
         rows = x.flatten(1, -2)
         if rows.shape[1] != self.matrix.shape[1]:

@@ -27,6 +27,7 @@ class Retention(Mixer):
     """
 
     EXAMPLES = ({"heads": 4}, {"heads": 3, "head_dim": 4, "value_dim": 5, "position": None, "conv": 3})
+    unseen = ("heads", "position", "eps")
     grids = (1,)
     causal, streams, packs = "always", "any", True
     reads, writes = ("project",), ("out",)

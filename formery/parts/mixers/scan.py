@@ -86,6 +86,7 @@ class Scan(Mixer):
         {"mixer": {"kind": "depthwise_conv", "axes": 1, "size": 3}, "order": "cross"},
         {"mixer": {"kind": "hgrn"}, "order": "raster"},
     )
+    unseen = ("order",)
     grids: tuple[int, ...] = (1, 2, 3)
     causal: Causality = "never"
     streams: Splits = "no"

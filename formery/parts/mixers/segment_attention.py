@@ -36,6 +36,7 @@ class SegmentAttention(Mixer):
         {"heads": 2, "segment": 7, "memory": 3, "through": True},
         {"heads": 2, "segment": 1, "memory": 4, "norm": "rms", "norm_memory": False, "through": True},
     )
+    unseen = ("heads",)
     grids = (1,)
     causal, streams, packs = "always", "any", True
     reads: tuple[str, ...] = ("q", "kv")

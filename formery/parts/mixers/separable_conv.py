@@ -24,6 +24,7 @@ class SeparableConv(Mixer):
     """
 
     EXAMPLES = ({"size": 3}, {"size": 5, "ratio": 1.0, "bias": False, "activation": "star_relu"})
+    unseen = ("activation",)
     grids: tuple[int, ...] = (2, 3)
     reads, writes = ("expand",), ("reduce",)
 

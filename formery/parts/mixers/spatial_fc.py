@@ -26,6 +26,9 @@ class SpatialFC(Mixer):
         nn.init.trunc_normal_(self.mix.weight, std=0.02)
         self.resizes = {"mix.weight": resize_square} | ({"mix.bias": resize_vector} if bias else {})
 
+    def bound_tokens(self, name: str, shape: tuple[int, ...]) -> int:
+        return shape[-1]
+
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
         rows = x.flatten(1, -2).mT
         if rows.shape[-1] != self.mix.in_features:

@@ -24,6 +24,7 @@ class SpatialMLP(Mixer):
     """
 
     EXAMPLES = ({}, {"ratio": 2.0, "activation": "relu"})
+    unseen = ("activation",)
     fixed_grid = True
     resizable = False
 

@@ -88,6 +88,7 @@ class SpikingLegendreMemory(Mixer):
         {"order": 8, "theta": 12.0, "threshold": 0.02, "first_threshold": 0.2},
         {"order": 6, "theta": 20.0, "threshold": 0.02, "fires": "after"},
     )
+    unseen = ("theta",)
     grids = (1,)
     causal, streams, packs = "always", "any", True
     looks_at_batch = surrogate = True
@@ -193,6 +194,7 @@ class SpikingAttention(Mixer):
     """
 
     EXAMPLES = ({"heads": 4, "threshold": 0.1, "last_threshold": 0.1},)
+    unseen = ("heads", "scale")
     grids = (1,)
     packs = True
     looks_at_batch = surrogate = True

@@ -18,6 +18,7 @@ class SqueezeExcite(Mixer):
     """x times sigmoid(expand(activation(reduce(mean of x over the tokens)))), with `ratio` of the channels between."""
 
     EXAMPLES = ({}, {"ratio": 0.5, "activation": "silu"})
+    unseen = ("activation",)
 
     def __init__(
         self, dim: int, *, ratio: Annotated[float, Field(gt=0)] = 0.25, activation: Activation = "relu"

@@ -30,6 +30,7 @@ class TemporalConvolution(Mixer):
         {"width": 2, "factor": 3, "layers": 2, "groups": 4, "norm": "rms", "activation": "relu"},
         {"width": 3, "layers": 2, "centred": True},
     )
+    unseen = ("factor", "activation")
     grids = (1,)
     packs = True
     causal: Causality = "always"

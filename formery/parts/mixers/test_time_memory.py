@@ -55,6 +55,7 @@ class TestTimeMemory(Mixer):
         {"heads": 4, "objective": "dot", "window": 2, "feature": "exponential", "degree": 1, "memory_norm": True,
          "conv": None, "chunk": 7, "rate": 0.5},
     )  # fmt: skip
+    unseen = ("heads", "window", "eps")
     grids = (1,)
     causal, streams, packs = "always", "any", True
     reads, writes = ("project",), ("out",)

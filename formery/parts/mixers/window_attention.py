@@ -30,6 +30,7 @@ class WindowAttention(GroupAttention):
         },
         {"window": 3, "shift": True, "heads": 2, "position": None, "published": True},
     )  # fmt: skip
+    unseen = ("window", "shift", "heads", "position", "scaling", "published")
 
     def __init__(
         self,

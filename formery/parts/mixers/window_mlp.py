@@ -37,6 +37,7 @@ class WindowMLP(Mixer):
     """
 
     EXAMPLES = ({"window": 2, "heads": 4}, {"window": 3, "shift": True, "head_dim": 8})
+    unseen = ("window", "shift", "heads")
     grids: tuple[int, ...] = (2,)
     grouped = True
 

@@ -11,9 +11,15 @@ from torch.nn import functional as F
 from ...context import NOTHING, Context
 from .norm import Norm
 
+COUNTER = "num_batches_tracked"
+"""The buffer of torch's batch norms that counts batches: files of all dialects have it, norms here have no use for it.
+"""
+
 
 class Batch(Norm):
     """Statistics of the batch in training, running ones in evaluation, where it is an affine map and can be folded."""
+
+    unseen = ("eps",)
 
     over = "batch and grid"
     looks_at_batch = True

@@ -31,6 +31,7 @@ class GlobalResponse(Norm):
     """
 
     EXAMPLES = ({}, {"bias": False})
+    unseen = ("eps",)
     over = "grid and channels"
 
     def __init__(self, dim: int, *, eps: float = 1e-6, bias: bool = True) -> None:

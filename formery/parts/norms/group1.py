@@ -17,6 +17,7 @@ class GroupOne(Norm):
     """
 
     EXAMPLES = ({}, {"bias": False})
+    unseen = ("eps",)
     over = "grid and channels"
 
     def __init__(self, dim: int, *, eps: float = 1e-5, bias: bool = True) -> None:

@@ -17,6 +17,7 @@ class Layer(Norm):
     """
 
     EXAMPLES = ({}, {"bias": False}, {"affine": False})
+    unseen = ("eps",)
 
     def __init__(
         self, dim: int, *, eps: float = 1e-5, affine: bool = True, bias: bool = True, gain: float = 1.0

@@ -17,6 +17,7 @@ class RMS(Norm):
     """
 
     EXAMPLES = ({}, {"bias": True}, {"affine": False})
+    unseen = ("eps",)
 
     def __init__(self, dim: int, *, eps: float = 1e-6, affine: bool = True, bias: bool = False) -> None:
         super().__init__()

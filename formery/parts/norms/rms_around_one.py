@@ -13,6 +13,8 @@ from .norm import Norm
 class RMSAroundOne(Norm):
     """x / sqrt(mean(x^2) + eps) * (1 + weight), each token alone, in float32 at least. Weight decay draws it to one."""
 
+    unseen = ("eps",)
+
     def __init__(self, dim: int, *, eps: float = 1e-6) -> None:
         super().__init__()
         self.shape, self.eps = (dim,), eps

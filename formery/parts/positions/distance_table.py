@@ -48,6 +48,7 @@ class DistanceTable(OffsetBias):
     """
 
     EXAMPLES = ({}, {"stride": 2})
+    unseen = ("stride",)
     resizes: Mapping[str, Resize] = {"table": resize_distances}
     undecayed = ("table",)
 

@@ -32,6 +32,7 @@ class LogOffsets(OffsetBias):
     """
 
     EXAMPLES = ({"hidden": 8}, {"hidden": 8, "trained": 4})
+    unseen = ("trained",)
     undecayed = ("expand.weight", "reduce.weight")
     coordinates: Tensor
 

@@ -20,6 +20,7 @@ class RoPE(Position):
     """
 
     EXAMPLES: ClassVar[tuple[dict[str, Any], ...]] = ({}, {"fraction": 0.5, "theta": 1e6}, {"interleaved": True})
+    unseen: ClassVar[tuple[str, ...]] = ("theta", "fraction", "interleaved")
     acts_on = "queries and keys"
 
     def __init__(self, dim: int, *, theta: float = 10000.0, fraction: float = 1.0, interleaved: bool = False) -> None:

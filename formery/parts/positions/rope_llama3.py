@@ -21,6 +21,7 @@ class RoPELlama3(RoPE):
         {"factor": 4.0, "trained": 64},
         {"factor": 8.0, "trained": 32, "low": 2.0, "high": 3.0, "theta": 5e5},
     )
+    unseen = ("factor", "trained", "low", "high", "theta", "fraction", "interleaved")
 
     def __init__(
         self,

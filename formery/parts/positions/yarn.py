@@ -27,6 +27,7 @@ class YaRN(RoPE):
         {"factor": 4.0, "trained": 16},
         {"factor": 2.5, "trained": 64, "fraction": 0.5, "truncate": False},
     )
+    unseen = ("factor", "trained", "fast", "slow", "truncate", "gain", "theta", "fraction", "interleaved")
 
     def __init__(
         self,

@@ -36,6 +36,7 @@ class Gated(Scheme):
         {"gate": "sigtanh", "bare": [0]},
         {"gate": "sum"},
     )
+    unseen = ("activation",)
     norms_at = None  # a layer scale acts behind the gate, where no fold into the sublayer can go
     separable = True
     only_adds = False

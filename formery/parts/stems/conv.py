@@ -30,6 +30,7 @@ class ConvStem(Stem):
         {"dim": 8, "size": 4, "stride": 4, "padding": 0, "norm": "layer"},
         {"dim": 8, "size": [3, 4, 4], "stride": [2, 4, 4], "padding": [1, 0, 0], "frames": 4, "norm": "layer"},
     )
+    unseen = ("stride", "padding")
     modality = "image"
     neighbours = (("conv", "norm"),)
 

@@ -38,6 +38,7 @@ class Convs(Stem):
         {"widths": [4, 6, 8], "strides": [2, 1, 2], "norm": "layer", "activation": "gelu", "last_activation": False},
         {"widths": [4, 8], "sizes": [7, 3], "strides": 1, "norm": None, "bias": False, "pool": True},
     )
+    unseen = ("activation", "pool")
     modality, first = "image", "convs.0"
 
     def __init__(

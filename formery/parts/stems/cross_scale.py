@@ -23,6 +23,7 @@ class CrossScaleStem(Stem):
     the `dim` channels: a half, a quarter, an eighth, an eighth. Images (B, in_chans, H, W) in."""
 
     EXAMPLES = ({"dim": 8, "sizes": [4, 8]}, {"dim": 16, "sizes": [2, 4, 8], "stride": 2, "norm": None})
+    unseen = ("stride",)
     modality = "image"
 
     def __init__(

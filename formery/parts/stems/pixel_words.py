@@ -29,6 +29,7 @@ class PixelWords(Stem):
         {"width": 3, "size": 8},
         {"width": 2, "size": 8, "stride": 2, "kernel": 3, "across": True},
     )
+    unseen = ("stride",)
     modality = "image"
 
     def __init__(

@@ -33,6 +33,8 @@ class Stem(Part):
     first: str | tuple[str, ...] | None = "conv"
     """Name of the convolution that reads the pixels, in stems for images; one for each of several tensors, None where
     there is none."""
+    table: str | None = None
+    """Name of the embedding with a row for each entry of the vocabulary, in stems for texts."""
 
     def tokens_of(self, length: int) -> int:
         """How many tokens a text or series of `length` steps makes."""

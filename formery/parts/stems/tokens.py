@@ -23,8 +23,10 @@ class Tokens(Stem):
     """
 
     EXAMPLES = ({"dim": 8, "vocab": 16},)
+    unseen = ("scale",)
     modality = "text"
     undecayed = ("embed.weight",)
+    first, table = None, "embed"
     writes = ("embed",)
 
     def __init__(

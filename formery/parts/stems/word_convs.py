@@ -30,9 +30,10 @@ class WordConvs(Stem):
         {"dim": 8, "vocab": 16, "words": 6},
         {"dim": 8, "vocab": 16, "words": 6, "size": 3, "activation": "gelu"},
     )
+    unseen = ("activation",)
     modality = "text"
     stride = 2
-    first = None
+    first, table = None, "embed"
     undecayed = ("embed.weight",)
 
     def __init__(
