@@ -9,9 +9,9 @@ from pydantic import Field, TypeAdapter
 from torch import Tensor, nn
 
 from ..errors import CannotRewrite
+from ..parts import affine
 from ..parts.norms.batch import affine_map
 from ..parts.norms.global_response import GlobalResponse
-from . import affine
 from .anatomy.probing import is_batch_norm, is_dense, mixes_channels, pads_nothing
 from .norms import AFFINE_NORMS, Facts, as_rms, facts_of, without_affine
 from .rewrite import Step

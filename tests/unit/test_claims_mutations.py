@@ -200,7 +200,7 @@ def hardly_trained(patch: pytest.MonkeyPatch) -> None:
 
 
 def not_recentred(patch: pytest.MonkeyPatch) -> None:
-    from formery.rewrites import affine
+    from formery.parts import affine
 
     patch.setattr(affine, "recentre_table", lambda table: None)
 

@@ -13,11 +13,11 @@ from formery import registry, rewrites
 from formery.context import NOTHING
 from formery.errors import BadSpec, CannotRewrite
 from formery.model import Model
+from formery.parts import affine
 from formery.parts.norms.batch import Batch
 from formery.parts.norms.layer import Layer
 from formery.parts.norms.rms import RMS
 from formery.parts.schemes.scheme import LayerScale
-from formery.rewrites import affine
 from formery.rewrites.checks import small
 from tests.unit.rewrites_families import ATTENTION, FAMILIES, HEAD, STEM, TEXT, error, inputs_for, model_of
 

@@ -12,9 +12,10 @@ from torch.nn import functional as F
 from ...context import NOTHING, Context, State
 from ...errors import BadSpec
 from ...spec import NormSpec, Place, build
+from ..affine import normed, set_bias
 from ..convolution import depthwise_conv, over_grid
 from ..mergeable import check_settled
-from ..norms.batch import Batch, affine_map
+from ..norms.batch import Batch
 from ..part import Part
 from .mixer import Mixer
 from .squeeze_excite import SqueezeExcite
@@ -100,10 +101,10 @@ class LargeKernel(Mixer):
     @torch.no_grad()
     def kernel(self) -> tuple[Tensor, Tensor]:
         """The one kernel (C, 1, size, size) and bias (C,) that all branches together are in evaluation, float64."""
-        weight, bias = _normed(self.conv, self.conv_norm)
+        weight, bias = normed(self.conv, self.conv_norm)
         for branch in self.branches or ():
             assert isinstance(branch, Branch)
-            small, shift = _normed(branch.conv, branch.norm)
+            small, shift = normed(branch.conv, branch.norm)
             wide = spread(small, branch.conv.dilation[0])
             margin = (self.size - wide.shape[-1]) // 2
             weight, bias = weight + F.pad(wide, (margin,) * 4), bias + shift
@@ -116,9 +117,8 @@ class LargeKernel(Mixer):
             return
         check_settled(self)
         weight, bias = self.kernel()
-        old = self.conv.weight
         self.conv.weight.copy_(weight)
-        self.conv.bias = nn.Parameter(bias.to(device=old.device, dtype=old.dtype), requires_grad=old.requires_grad)
+        set_bias(self.conv, bias)
         self.conv_norm = self.branches = None
         self._declare()
 
@@ -144,13 +144,3 @@ def spread(kernel: Tensor, dilation: int) -> Tensor:
     wide = kernel.new_zeros(*kernel.shape[:-2], side, side)
     wide[..., ::dilation, ::dilation] = kernel
     return wide
-
-
-def _normed(conv: nn.Conv2d, norm: nn.Module | None) -> tuple[Tensor, Tensor]:
-    """Weight and bias, in float64, of a convolution with its batch norm, which a fold may have taken away."""
-    weight = conv.weight.double()
-    bias = weight.new_zeros(weight.shape[0]) if conv.bias is None else conv.bias.double()
-    if norm is None:
-        return weight, bias
-    s, t = affine_map(norm)
-    return weight * s[:, None, None, None], bias * s + t

@@ -5,18 +5,36 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .norms.batch import affine_map
+
 Dense = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
+
+
+@torch.no_grad()
+def scaled(layer: Dense, s: Tensor, t: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias, in float64, of the layer that gives s y + t where `layer` gives y; s, t (outputs,)."""
+    weight = layer.weight.double() * s.view(-1, *(1,) * (layer.weight.dim() - 1))
+    return weight, t if layer.bias is None else layer.bias.double() * s + (0 if t is None else t)
+
+
+@torch.no_grad()
+def normed(layer: Dense, norm: nn.Module | None) -> tuple[Tensor, Tensor]:
+    """Weight and bias, in float64, of `layer` and the batch norm behind it in evaluation, or of `layer` alone."""
+    ones = layer.weight.new_ones(layer.weight.shape[0], dtype=torch.float64)
+    weight, bias = scaled(layer, *((ones, torch.zeros_like(ones)) if norm is None else affine_map(norm)))
+    assert bias is not None
+    return weight, bias
 
 
 @torch.no_grad()
 def after(layer: Dense, s: Tensor, t: Tensor | None = None) -> None:
     """Make `layer` give s y + t where it gave y; s, t (outputs,)."""
-    weight = layer.weight
-    weight.copy_(weight.double() * s.view(-1, *(1,) * (weight.dim() - 1)))
-    if layer.bias is not None:
-        layer.bias.copy_(layer.bias.double() * s + (0 if t is None else t))
-    elif t is not None:
-        set_bias(layer, t)
+    weight, bias = scaled(layer, s, t)
+    layer.weight.copy_(weight)
+    if bias is not None and layer.bias is not None:
+        layer.bias.copy_(bias)
+    elif bias is not None:
+        set_bias(layer, bias)
 
 
 @torch.no_grad()
