@@ -12,6 +12,7 @@ from formery.context import NOTHING
 from formery.model import Model
 from formery.published import recognise
 from formery.spec import Place, build
+from formery.systems import convnext_pyramid
 from formery.systems.vision import convnext, efficientformer
 from formery.weights import Dialect, to_ours
 from tests import goldens
@@ -74,7 +75,8 @@ def test_equals_what_was_recorded(golden: str, variant: str, dialect: str, side:
 def test_a_block_of_convnext() -> None:
     block = build("block", {"mixer": "depthwise_conv", "scheme": BLOCK_SCHEME}, 16, place=Place(grid=(9, 9)))
     assert isinstance(block, Block)
-    rules = tuple(convnext._blocks("", "", convnext.AUTHORS))
+    names = convnext_pyramid.AUTHORS | {convnext.SCALE: "gamma"}
+    rules = convnext_pyramid.blocks("blocks.{j}", "blocks.{j}", names)
     theirs = {f"blocks.0.{n}": t for n, t in goldens.state_from(goldens.facts("convnext_block")["tensors"]).items()}
     shapes = {f"blocks.0.{name}": tensor.shape for name, tensor in block.state_dict().items()}
     state, wrong = to_ours(theirs, shapes, Dialect("authors", rules))
@@ -85,7 +87,7 @@ def test_a_block_of_convnext() -> None:
     assert goldens.worst_error("convnext_block", {"y": y}) < WANTED
 
 
-BLOCK_SCHEME = {"kind": "single", "norm": convnext.NORM, "scale": 1e-6}
+BLOCK_SCHEME = {"kind": "single", "norm": convnext_pyramid.NORM, "scale": 1e-6}
 
 
 def test_attention_of_efficientformer() -> None:
