@@ -10,11 +10,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ...context import Context
-from ...errors import BadSpec, CannotRun
 from ...ops.linear import linear
 from ...spec import NormSpec, Place, build
 from ..part import untouched
-from .stem import Stem, check_images, image_size
+from .stem import Stem, check_patches, patch_grid
 
 
 class Patches(Stem):
@@ -39,11 +38,7 @@ class Patches(Stem):
         super().__init__()
         place = place or Place("stem")
         self.dim, self.stride = dim, size
-        sides = image_size(img_size, size)
-        if any(n % size for n in sides):
-            whole = " or ".join(str(n) for n in (sides[0] // size * size, -(-sides[0] // size) * size))
-            raise BadSpec(f"img_size {img_size} is not a whole number of patches of {size}; take {whole}")
-        self.grid = tuple(n // size for n in sides)
+        self.grid = patch_grid(img_size, size)
         self.conv = nn.Conv2d(in_chans, dim, size, size, bias=bias)
         self.norm = None if norm is None else build("norm", norm, dim, place=place.at("norm"))
         self.writes = ("conv",) if norm is None else ("norm",)
@@ -53,9 +48,7 @@ class Patches(Stem):
         return int(options["size"])
 
     def forward(self, inputs: Tensor, ctx: Context) -> tuple[Tensor, Context]:
-        check_images(inputs, self.conv.in_channels)
-        if not torch.compiler.is_compiling() and (inputs.shape[-1] % self.stride or inputs.shape[-2] % self.stride):
-            raise CannotRun(f"an image of {tuple(inputs.shape[-2:])} is not a whole number of patches of {self.stride}")
+        check_patches(inputs, self.conv.in_channels, self.stride)
         x = self._projected(inputs)
         return x if self.norm is None else self.norm(x, ctx), ctx
 

@@ -10,9 +10,9 @@ from pydantic import Field
 from torch import Tensor
 
 from ...context import Context
-from ...errors import BadSpec, CannotRun
+from ...errors import BadSpec
 from ..convolution import channels_last_conv
-from .stem import Stem, check_images, image_size
+from .stem import Stem, check_patches, patch_grid
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -44,13 +44,10 @@ class PixelWords(Stem):
         img_size: int | Annotated[list[int], Field(min_length=2, max_length=2)] = 224,
     ) -> None:
         super().__init__()
-        sides = image_size(img_size, size)
         if size % stride or not kernel % 2:
             raise BadSpec(f"size ({size}) is a multiple of stride ({stride}), and kernel ({kernel}) is odd")
-        if any(n % size for n in sides):
-            raise BadSpec(f"img_size {img_size} is not a whole number of patches of {size}")
         self.stride, self.side, self.across = size, size // stride, across
-        self.dim, self.grid = self.side**2 * width, tuple(n // size for n in sides)
+        self.dim, self.grid = self.side**2 * width, patch_grid(img_size, size)
         self.conv = channels_last_conv(in_chans, width, kernel, stride, kernel // 2, bias=True)
 
     @classmethod
@@ -58,9 +55,7 @@ class PixelWords(Stem):
         return int(options["size"])
 
     def forward(self, inputs: Tensor, ctx: Context) -> tuple[Tensor, Context]:
-        check_images(inputs, self.conv.in_channels)
-        if not torch.compiler.is_compiling() and (inputs.shape[-1] % self.stride or inputs.shape[-2] % self.stride):
-            raise CannotRun(f"an image of {tuple(inputs.shape[-2:])} is not a whole number of patches of {self.stride}")
+        check_patches(inputs, self.conv.in_channels, self.stride)
         if self.across:
             words = _cut(self.conv(inputs.contiguous(memory_format=torch.channels_last)), self.side)
             return words.flatten(3), ctx

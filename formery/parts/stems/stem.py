@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ...context import Context
@@ -57,6 +58,15 @@ def image_size(size: int | list[int], least: int = 1) -> tuple[int, int]:
     return height, width
 
 
+def patch_grid(img_size: int | list[int], size: int) -> tuple[int, int]:
+    """The grid of patches of `size` pixels in an image of `img_size`; BadSpec where they do not cover it exactly."""
+    sides = image_size(img_size, size)
+    if any(n % size for n in sides):
+        whole = " or ".join(str(n) for n in (sides[0] // size * size, -(-sides[0] // size) * size))
+        raise BadSpec(f"img_size {img_size} is not a whole number of patches of {size}; take {whole}")
+    return sides[0] // size, sides[1] // size
+
+
 def check_images(inputs: Tensor, channels: int) -> None:
     """CannotRun unless these are images (B, channels, H, W) of floating point numbers."""
     if inputs.dim() != 4 or inputs.shape[1] != channels:
@@ -65,6 +75,13 @@ def check_images(inputs: Tensor, channels: int) -> None:
         )
     if not inputs.is_floating_point():
         raise CannotRun(f"images are floating point numbers, got {inputs.dtype}; scale and normalise them first")
+
+
+def check_patches(inputs: Tensor, channels: int, size: int) -> None:
+    """CannotRun unless these are images of `channels` whose sides are whole numbers of patches of `size` pixels."""
+    check_images(inputs, channels)
+    if not torch.compiler.is_compiling() and (inputs.shape[-1] % size or inputs.shape[-2] % size):
+        raise CannotRun(f"an image of {tuple(inputs.shape[-2:])} is not a whole number of patches of {size}")
 
 
 def check_videos(inputs: Tensor, channels: int) -> None:
