@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ...errors import BadSpec
@@ -127,10 +127,7 @@ def dialects(resolved: Mapping[str, Any]) -> list[Dialect]:
             Rule(f"{block}.mixer.out", f"{theirs}.token_mixer.proj"),
             Rule(f"{block}.mixer.mix", f"{theirs}.token_mixer.fc"),
             Rule(f"{block}.mixer.matrix", f"{theirs}.token_mixer.random_matrix"),
-            Rule(f"{block}.channel.expand.weight", f"{theirs}.mlp.fc1.weight", ones=(2, 3)),
-            Rule(f"{block}.channel.reduce.weight", f"{theirs}.mlp.fc2.weight", ones=(2, 3)),
-            Rule(f"{block}.channel.expand.bias", f"{theirs}.mlp.fc1.bias"),
-            Rule(f"{block}.channel.reduce.bias", f"{theirs}.mlp.fc2.bias"),
+            *_mlp(block, f"{theirs}.mlp.fc1", f"{theirs}.mlp.fc2"),
         ]
         number += 1
     pool_norm = {"head.order": "pool_norm", "head.norm": {"kind": "layer", "eps": 1e-6}}
@@ -141,6 +138,13 @@ def dialects(resolved: Mapping[str, Any]) -> list[Dialect]:
     ]
 
 
+def _mlp(block: str, *theirs: str) -> Iterator[Rule]:
+    """The two dense layers of a block's MLP, 1x1 convolutions there, and what they are called."""
+    for ours, their in zip(("expand", "reduce"), theirs, strict=True):
+        yield Rule(f"{block}.channel.{ours}.weight", f"{their}.weight", ones=(2, 3))
+        yield Rule(f"{block}.channel.{ours}.bias", f"{their}.bias")
+
+
 def _timm() -> tuple[Rule, ...]:
     block, theirs = "body.stages.{i}.blocks.{j}", "stages.{i}.blocks.{j}"
     return (
@@ -148,10 +152,7 @@ def _timm() -> tuple[Rule, ...]:
         Rule("body.stages.{i}.merge.conv", "stages.{i}.downsample.conv"),
         *(Rule(f"{block}.scheme.norms.{n}", f"{theirs}.norm{n + 1}") for n in (0, 1)),
         *(Rule(f"{block}.scheme.scales.{n}.weight", f"{theirs}.layer_scale{n + 1}.scale") for n in (0, 1)),
-        Rule(f"{block}.channel.expand.weight", f"{theirs}.mlp.fc1.weight", ones=(2, 3)),
-        Rule(f"{block}.channel.reduce.weight", f"{theirs}.mlp.fc2.weight", ones=(2, 3)),
-        Rule(f"{block}.channel.expand.bias", f"{theirs}.mlp.fc1.bias"),
-        Rule(f"{block}.channel.reduce.bias", f"{theirs}.mlp.fc2.bias"),
+        *_mlp(block, f"{theirs}.mlp.fc1", f"{theirs}.mlp.fc2"),
         Rule("head.norm", "head.norm"),
         Rule("head.fc", "head.fc"),
     )
@@ -165,10 +166,7 @@ def _transformers() -> tuple[Rule, ...]:
         Rule(f"{block}.scheme.norms.0", f"{theirs}.before_norm"),
         Rule(f"{block}.scheme.norms.1", f"{theirs}.after_norm"),
         *(Rule(f"{block}.scheme.scales.{n}.weight", f"{theirs}.layer_scale_{n + 1}") for n in (0, 1)),
-        Rule(f"{block}.channel.expand.weight", f"{theirs}.output.conv1.weight", ones=(2, 3)),
-        Rule(f"{block}.channel.reduce.weight", f"{theirs}.output.conv2.weight", ones=(2, 3)),
-        Rule(f"{block}.channel.expand.bias", f"{theirs}.output.conv1.bias"),
-        Rule(f"{block}.channel.reduce.bias", f"{theirs}.output.conv2.bias"),
+        *_mlp(block, f"{theirs}.output.conv1", f"{theirs}.output.conv2"),
         Rule("head.norm", "norm"),
         Rule("head.fc", "classifier"),
     )
