@@ -26,7 +26,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {**FUSED, "relu2": _relu2, 
 class StarReLU(nn.Module):
     """scale relu(x)^2 + bias, one learned number each (arXiv 2210.13452, section 2.3).
 
-    They begin at 1 and 0, as in the released code; 0.8944 and -0.4472 would keep the variance of standard normal input.
+    They begin at 1 and 0 (published: released code), not at the paper's 0.8944 and -0.4472, which would make the mean 0
+    and the variance 1 of standard normal input.
     """
 
     def __init__(self) -> None:

@@ -23,10 +23,10 @@ Pool = Literal["raster", "2d"]
 class PooledAttention(Mixer):
     """Every token asks; keys and values are those of means over `stride`^2 tokens, normed where a `norm` is given.
 
-    With `pool` "raster", as in the released code, the means are over runs of stride^2 tokens in raster order, which
-    wrap at the ends of rows; with "2d", as the paper draws them, over squares of stride x stride. What is left at the
-    end of the map, where it does not divide, is a shorter run or a smaller square with a mean of its own. (The released
-    code drops the rest of a raster silently.)
+    With `pool` "2d" the means are over squares of stride x stride, as in the paper's figure 4; with "raster"
+    (published: released code and weights) over runs of stride^2 tokens in raster order, which wrap at the ends of rows.
+    What is left at the end of the map, where it does not divide, is a smaller square or a shorter run with a mean of
+    its own. (The released code drops the rest of a raster silently.)
     """
 
     EXAMPLES = (
