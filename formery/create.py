@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import cards, registry, spec
 from .errors import BadFile, BadSpec, BadWeights, UnknownName
+from .files import saved_in
 from .layout import ramp
 from .registry import nearest
 
@@ -134,18 +135,23 @@ def create_model(
     features_only: bool = False,
     out_indices: Sequence[int] | None = None,
     override: Mapping[str, Any] | None = None,
+    fresh_classifier: bool | None = None,
 ) -> Model:
-    """A model by name (canonical, timm's or the authors'), by spec, or by the folder of a saved one.
+    """A model by name (canonical, timm's or the authors'), by spec, or by the folder of a saved one or of a run.
 
-    `pretrained` is a file or folder of published or saved weights, or `"hf-hub:owner/name"`; formery ships no weights,
-    so `True` says where to get them. A folder of transformers whose config formery reads is built by that config.
-    `override` replaces nodes of the spec by dotted globs: `{"body.stages.2.mixer": "gated_deltanet"}`. With
-    `features_only` the model returns the list of its feature maps. UnknownName and BadSpec name the fault and the
-    nearest match.
+    `pretrained` is a file or folder of published or saved weights, a run's folder, or `"hf-hub:owner/name"`; formery
+    ships no weights, so `True` says where to get them. A folder of transformers whose config formery reads is built by
+    that config. `override` replaces nodes of the spec by dotted globs: `{"body.stages.2.mixer": "gated_deltanet"}`.
+    With `features_only` the model returns the list of its feature maps.
+
+    With 0 `num_classes` the checkpoint's classifier is left aside, with `features_only` all of its head, and neither
+    has to be there. With another number than the checkpoint's the classifier starts fresh. One without a classifier
+    is an error unless `fresh_classifier`, which where it is None means: where `num_classes` is given. UnknownName and
+    BadSpec name the fault and the nearest match.
     """
     from .model import Model
     from .published import config_beside, load_published
-    from .saving import blank, loads_as_model
+    from .saving import WEIGHTS, blank, loads_as_model
 
     if isinstance(name_or_spec, Path):
         name_or_spec = as_path(name_or_spec)
@@ -157,28 +163,38 @@ def create_model(
     given: str | Mapping[str, Any] | None = name_or_spec
     folder = _checkpoint(name_or_spec, pretrained)
     if isinstance(name_or_spec, str) and _is_folder(name_or_spec):
-        given, folder = None, Path(name_or_spec)
+        given, folder = None, saved_in(Path(name_or_spec))
         if pretrained:
             raise BadSpec("the folder brings its own weights; leave pretrained out")
-    wishes = (in_chans, img_size, drop_path_rate, override, out_indices, features_only or None)
+    arguments: dict[str, Any] = {"img_size": img_size, "drop_path_rate": drop_path_rate, "override": override}
+    arguments |= {"num_classes": num_classes, "in_chans": in_chans, "global_pool": global_pool}
+    view: dict[str, Any] = {"features_only": features_only, "out_indices": out_indices}
     config = None
     if folder is not None and loads_as_model(folder):
-        return _saved(folder, given, wishes, num_classes, global_pool)
+        if not isinstance(given, Mapping):
+            return _saved(folder, given, arguments, view)
+        folder = folder / WEIGHTS
     if folder is not None:
         config = config_beside(folder, needed=given is None)
     if config is not None and not isinstance(given, Mapping):
         given = _described(given, config, str(folder))
     assert given is not None
-    arguments: dict[str, Any] = {"img_size": img_size, "drop_path_rate": drop_path_rate, "override": override}
-    arguments |= {"num_classes": num_classes, "in_chans": in_chans, "global_pool": global_pool}
-    resolved = model_spec(given, **arguments, features_only=features_only, out_indices=out_indices)
+    resolved = model_spec(given, **arguments, **view)
     if folder is None:
         return Model(resolved)
+    headed = model_spec(given, **arguments)
+    scores = headed["head"].get("num_classes") != 0  # without any, the checkpoint's are placed and then dropped
     with blank():  # no values are drawn for what the checkpoint brings
-        model = Model(model_spec(given, **arguments) if features_only else resolved)
-    own_config = config is not None and not isinstance(name_or_spec, Mapping)
-    load_published(model, folder, own_config=own_config, strict=True)
-    return _as_asked(model, resolved, num_classes, in_chans, img_size, features_only)
+        model = Model(headed if scores else spec.override(headed, {"head.num_classes": 1}))
+    load_published(
+        model,
+        folder,
+        own_config=config is not None and not isinstance(name_or_spec, Mapping),
+        strict=True,
+        aside="head" if features_only else None if scores else "classifier",
+        fresh=num_classes is not None if fresh_classifier is None else fresh_classifier,
+    )
+    return _as_asked(model, resolved, num_classes if scores else 0, in_chans, img_size, features_only)
 
 
 def as_path(folder: str | Path) -> str:
@@ -203,7 +219,7 @@ def _mapping(value: Any) -> Mapping[Any, Any]:
 
 def _checkpoint(name_or_spec: str | Mapping[str, Any], pretrained: bool | str | Path) -> Path | None:
     """The file or folder of weights that `pretrained` names, downloaded where it is the hub's."""
-    from .saving import fetch
+    from .saving import WEIGHTS, fetch, loads_as_model
 
     if pretrained is True:
         known = cards.canonical(name_or_spec) if isinstance(name_or_spec, str) else None
@@ -213,28 +229,41 @@ def _checkpoint(name_or_spec: str | Mapping[str, Any], pretrained: bool | str | 
     if not pretrained:
         return None
     source = str(pretrained)
-    return fetch(source) if source.startswith(("hf-hub:", "hf_hub:")) else Path(source)
+    path = fetch(source) if source.startswith(("hf-hub:", "hf_hub:")) else Path(source)
+    if path.is_dir():
+        return saved_in(path)
+    # beside its config the file of a saved model says more than names and shapes
+    return path.parent if path.name == WEIGHTS and path.is_file() and loads_as_model(path.parent) else path
 
 
-def _saved(
-    folder: Path,
-    given: str | Mapping[str, Any] | None,
-    wishes: tuple[Any, ...],
-    num_classes: int | None,
-    global_pool: str | None,
-) -> Model:
-    """A model that formery saved: built as it was, with other classes or pooling where they are asked for."""
+def _saved(folder: Path, given: str | None, arguments: Mapping[str, Any], view: Mapping[str, Any]) -> Model:
+    """A model that formery saved: built as it was, in the size, with the channels, classes, pooling and drop path that
+    are asked for."""
     from .model import Model
+    from .saving import put
 
-    if any(wish is not None for wish in wishes) or isinstance(given, Mapping):
-        raise BadSpec("a saved model is built as it was saved; only num_classes and global_pool can be changed")
+    if arguments["override"]:
+        raise BadSpec(
+            f"{folder} is built as it was saved, so it takes no override; give the changed spec, with pretrained="
+        )
     model = Model.from_pretrained(folder)
     if given is not None and cards.canonical(given) != model.name:
         raise BadWeights(f"{folder} holds a saved {model.name}, not {given}; use create_model({as_path(folder)!r})")
-    classes = model.num_classes if num_classes is None else num_classes
-    if classes != model.num_classes or global_pool is not None:
-        model.reset_classifier(classes, global_pool)
-    return model
+    pool, classes, rate = (arguments[name] for name in ("global_pool", "num_classes", "drop_path_rate"))
+    changes = dict(arguments) | {"global_pool": None, "num_classes": None}
+    if model.plans and (view["features_only"] or any(value is not None for value in changes.values())):
+        raise BadSpec(
+            f"{folder} is a rewritten model, which stays as it is; only num_classes and global_pool can be changed"
+        )
+    resolved = model.resolved if model.plans else model_spec(model.resolved, **changes, **view)
+    if rate is not None:
+        tensors, extra = {name: t.clone() for name, t in model.state_dict().items()}, model.extra
+        model.rebuild(with_drop_path(model.resolved, rate))
+        model.extra = extra
+        put(model, tensors, str(folder))
+    if not view["features_only"] and (pool is not None or classes not in (None, model.num_classes)):
+        model.reset_classifier(model.num_classes if classes is None else classes, pool)
+    return _as_asked(model, resolved, None, arguments["in_chans"], arguments["img_size"], view["features_only"])
 
 
 def _described(name: str | None, config: Mapping[str, Any], folder: str) -> dict[str, Any]:
@@ -279,6 +308,7 @@ def _as_asked(
         bare = Model(spec.resolve({**model.resolved, "head": resolved["head"]}))
         tensors = model.state_dict()
         bare.load_state_dict({name: tensors[name] for name in bare.state_dict()})
+        bare.extra = {name: value for name, value in model.extra.items() if name not in ("classes", "task")}
         return bare
     if num_classes is not None and num_classes != model.num_classes:
         model.reset_classifier(num_classes)

@@ -16,6 +16,8 @@ from typing import Any
 
 from .errors import BadFile, Unwritable
 
+CONFIG = "config.json"
+"""What a folder with a saved model has, formery's or one of transformers'."""
 HOST = f"{zlib.crc32(platform.node().encode()):08x}"
 """This machine, in names of temporary files: on a shared disk another's process may have the same number."""
 
@@ -99,6 +101,12 @@ def read_json(path: str | Path) -> Any:
         ) from None
     except ValueError as error:  # a whole number of thousands of digits
         raise BadFile(f"{path} is not JSON of formery's: {error}") from None
+
+
+def saved_in(folder: Path) -> Path:
+    """Where the saved model of a folder lies: in the folder itself or, of a run's, in its `model/`."""
+    inner = folder / "model"
+    return inner if (inner / CONFIG).is_file() and not (folder / CONFIG).is_file() else folder
 
 
 def sha256(path: str | Path) -> str:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from .checkpoints import read
 from .errors import BadSpec, BadWeights
-from .published import dialects_of, read, recognise
+from .published import dialects_of, recognise
 from .weights import match, to_theirs
 
 if TYPE_CHECKING:

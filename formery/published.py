@@ -2,93 +2,38 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from . import cards, registry, saving
-from .errors import BadFile, BadWeights, UnknownName
-from .files import read_json
-from .parts.norms.batch import COUNTER
+from .checkpoints import read
+from .errors import BadSpec, BadWeights, UnknownName
+from .files import read_json, saved_in
 from .parts.part import Part
 from .parts.several import several
-from .spec import MODEL, Node, options, override, resolve, short
-from .weights import Dialect, expected, match, plain, to_ours, to_theirs
+from .spec import MODEL, Node, options, override, resolve, short, values_at
+from .weights import Dialect, Rule, expected, match, plain, to_ours, to_theirs
 
 if TYPE_CHECKING:
     from .model import Model
 
-WRAPPERS = ("model", "state_dict", "model_state_dict", "module", "params", "state_dict_ema")
-"""Keys under which published files keep the state dict."""
-
-
-def read(source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
-    """Tensors of a state dict, a .safetensors or .pth/.pt/.bin file, or a folder with one (shards included)."""
-    if isinstance(source, Mapping):
-        found: Mapping[str, Any] = source
-    else:
-        path = Path(source)
-        found = _folder(path) if path.is_dir() else _file(path)
-    for key in WRAPPERS:
-        if isinstance(found.get(key), Mapping):
-            found = found[key]
-    tensors = {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
-    tensors = {name: value for name, value in tensors.items() if name.rpartition(".")[2] != COUNTER}
-    if not tensors:
-        raise BadWeights("the checkpoint holds no tensors; give a state dict, or a file or folder with one")
-    if all(name.startswith("module.") for name in tensors):  # saved from DataParallel
-        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
-    return tensors
-
-
-def _file(path: Path) -> dict[str, Any]:
-    if path.suffix == ".safetensors":
-        return saving.read_tensors(path)
-    if not path.is_file():
-        raise BadFile(f"{path} does not exist")
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise BadFile(
-            f"{path} cannot be read as tensors alone ({type(error).__name__}): it is damaged, or holds code as well; "
-            "convert it to safetensors"
-        ) from None
-    if not isinstance(loaded, Mapping):
-        raise BadFile(f"{path} holds {type(loaded).__name__}, not a state dict")
-    return dict(loaded)
-
-
-def _folder(folder: Path) -> dict[str, Any]:
-    """The shards that an index lists, else `model.safetensors`, else the one file of weights there is."""
-    for index in sorted([*folder.glob("*.safetensors.index.json"), *folder.glob("*.bin.index.json")]):
-        content = read_json(index)
-        named = content.get("weight_map") if isinstance(content, dict) else None
-        if not isinstance(named, dict) or not named or not all(isinstance(shard, str) for shard in named.values()):
-            raise BadFile(f"{index} lists no shards: its weight_map names the file of each tensor; it is damaged")
-        shards = sorted(set(named.values()))
-        if any(Path(shard).name != shard for shard in shards):
-            raise BadFile(f"{index} names files outside its folder")
-        return {name: t for shard in shards for name, t in _file(folder / shard).items()}
-    if (folder / saving.WEIGHTS).is_file():
-        return _file(folder / saving.WEIGHTS)
-    files = sorted(path for kind in ("safetensors", "bin", "pth", "pt") for path in folder.glob(f"*.{kind}"))
-    if len(files) != 1:
-        found = "no weights" if not files else f"{len(files)} files of weights"
-        raise BadFile(f"{folder} holds {found}; name one file")
-    return _file(files[0])
+OWN = Dialect("formery", tuple(Rule(part, part) for part in ("stem", "body", "head")))
+"""formery's own names, in files of `torch.save(model.state_dict(), ...)` and of saved models."""
+log = logging.getLogger("formery")
 
 
 def dialects_of(model: Model) -> list[Dialect]:
-    """The dialects of the model's system, for its spec as it is."""
+    """The dialects of the model's system, for its spec as it is, and formery's own."""
     family = cards.card_of_variant(model.name) or cards.cards().get(model.name)
-    if family is None:
-        raise BadWeights(f"{model.name!r} is no published variant, so no names are known for it; use from_pretrained")
-    return list(cards.module_of(family).dialects(model.resolved))
+    found = [] if family is None else list(cards.module_of(family).dialects(model.resolved))
+    return [*found, *([] if any(dialect.name == OWN.name for dialect in found) else [OWN])]
 
 
 def config_beside(source: str | Path | Mapping[str, Any], *, needed: bool = False) -> dict[str, Any] | None:
@@ -120,11 +65,15 @@ def load_published(
     img_size: int | list[int] | None = None,
     own_config: bool = False,
     strict: bool = False,
+    aside: Literal["classifier", "head"] | None = None,
+    fresh: bool = False,
 ) -> list[str]:
     """See `Model.load_published`.
 
     `own_config`: the model's spec was made from the config beside the weights. `strict`: BadWeights where the
-    checkpoint has tensors without a use here, for callers who hand out the model alone.
+    checkpoint has tensors without a use here, for callers who hand out the model alone. What is left `aside` is zeros
+    then, whether the checkpoint has it or not, for callers who drop it. `fresh`: where the checkpoint has no
+    classifier, that of the model is drawn anew.
     """
     if model.plans:
         raise BadWeights("published weights fit the model as published; load them before rewriting it")
@@ -141,12 +90,19 @@ def load_published(
     like, kept = next(model.parameters()), saving.tensors_of_names(target)
     names = list(target.state_dict())
     shapes = {name: tensor.shape for name, tensor in target.state_dict().items() if name in kept}
+    scoring = _classifier(target)
+    bare = bool(scoring) and not expected(sorted(scoring), dialect) & theirs.keys()
+    left = {name for name in kept if name.startswith("head.")} if aside == "head" else scoring
+    blanks = {name: shapes.pop(name) for name in sorted(left & shapes.keys()) if aside or (fresh and bare)}
     state, wrong = to_ours(theirs, shapes, dialect)
+    state |= {name: torch.zeros(shape) for name, shape in blanks.items()}
     wrong += _twins(target, theirs, state, dialect)
     used = expected(names, dialect)
     unused = [n for n in theirs if n not in used and not any(re.search(p, n) for p in dialect.ignores)]
     if wrong:
         shown = "; ".join(wrong[:6]) + (f"; and {len(wrong) - 6} more" if len(wrong) > 6 else "")
+        if bare and not blanks:
+            shown += " (there is no classifier: create_model with num_classes starts a fresh one, or none for 0)"
         raise BadWeights(f"these {dialect.name} weights do not fit {model.name}: {shown}")
     if strict and unused:
         shown = ", ".join(unused[:6]) + (f" and {len(unused) - 6} more" if len(unused) > 6 else "")
@@ -163,9 +119,23 @@ def load_published(
         model.rebuild(new)
     device = None if like.is_meta else like.device  # a model without values takes over the checkpoint's memory
     saving.put(model, {name: t.to(device=device, dtype=like.dtype) for name, t in state.items()}, "the checkpoint")
+    saving.tell_broken(model.name, {name: t for name, t in state.items() if name not in blanks})
+    if fresh and bare and not aside:
+        classes = model.num_classes
+        model.reset_classifier(0)
+        model.reset_classifier(classes)
+        log.warning("the checkpoint has no classifier: that of %s for %d classes starts fresh", model.name, classes)
     if img_size is not None and wanted != model.resolved["stem"].get("img_size"):
         resize(model, wanted)
     return unused
+
+
+def _classifier(model: Model) -> set[str]:
+    """Names of the tensors that a model without classes lacks."""
+    if not model.resolved["head"].get("num_classes"):
+        return set()
+    without = _hollow(model, override(model.resolved, {"head.num_classes": 0}))
+    return set(model.state_dict()) - set(without.state_dict())
 
 
 def _hollow(model: Model, spec: Mapping[str, Any]) -> Model:
@@ -176,10 +146,13 @@ def _hollow(model: Model, spec: Mapping[str, Any]) -> Model:
 
 def _check_config(model: Model, source: str | Path | Mapping[str, Any]) -> None:
     """BadWeights where the config beside the weights means another model than this one of the same shapes."""
-    config = config_beside(source)
-    if config is None:
+    config, own = config_beside(source), _own_folder(source)
+    if config is not None:
+        described = resolve(cards.spec_of_config(config))
+    elif own is not None:
+        described, source = resolve(saving.read_config(own)["resolved"]), own
+    else:
         return
-    described = resolve(cards.spec_of_config(config))
     differing = list(unseen_differences(model.resolved, described))
     if differing:
         path, ours, theirs = differing[0]
@@ -188,6 +161,15 @@ def _check_config(model: Model, source: str | Path | Mapping[str, Any]) -> None:
             f"{path} is {short(ours)} in {model.name}, {short(theirs)} by the config beside these weights{more}; "
             f"use create_model({_as_argument(source)!r})"
         )
+
+
+def _own_folder(source: str | Path | Mapping[str, Any]) -> Path | None:
+    """The folder of the model that formery saved with these weights."""
+    if isinstance(source, Mapping):
+        return None
+    path = Path(source)
+    folder = saved_in(path) if path.is_dir() else path.parent
+    return folder if (path.is_dir() or path.name == saving.WEIGHTS) and saving.loads_as_model(folder) else None
 
 
 def _check_doubts(model: Model, theirs: Mapping[str, Tensor], source: str | Path | Mapping[str, Any]) -> None:
@@ -273,9 +255,6 @@ def adopted(
     """Overrides that make the spec fit dialect and checkpoint: its own changes, classes, channels, resolution."""
     stem, head = model.resolved["stem"], model.resolved["head"]
 
-    def applies(path: str) -> bool:  # a head of another kind has nothing to be changed
-        return not path.startswith("head.") or path.split(".")[1] in head
-
     def shape(ours: str | None) -> tuple[int, ...] | None:
         found = None if ours is None else match(ours, dialect.rules)
         tensor = theirs.get(found.theirs[0]) if found else None
@@ -284,7 +263,7 @@ def adopted(
         return tuple(plain(tensor, found.rule).shape)
 
     implied = {} if own_config else dialect.changes
-    changes: dict[str, Any] = {path: value for path, value in implied.items() if applies(path)}
+    changes: dict[str, Any] = {path: value for path, value in implied.items() if _applies(model, path)}
     scorer = next((f"head.{name}.weight" for name in model.head.layers), None)
     if "num_classes" in head and (found := shape(scorer)) and found[0] != head["num_classes"]:
         changes["head.num_classes"] = found[0]
@@ -298,6 +277,11 @@ def adopted(
     if side and side != stem.get("img_size"):
         changes["stem.img_size"] = side
     return changes
+
+
+def _applies(model: Model, path: str) -> bool:
+    """Whether a dialect's change is about the model: a head of another kind has nothing to be changed."""
+    return not path.startswith("head.") or path.split(".")[1] in model.resolved["head"]
 
 
 def _side(model: Model, theirs: Mapping[str, Tensor], dialect: Dialect) -> int | None:
@@ -386,9 +370,50 @@ def check_resizable(model: Model) -> None:
 
 def to_published(model: Model, name: str) -> dict[str, Tensor]:
     """See `Model.to_published`."""
+    theirs = under_names(model, name)
+    implied = _implied(model, next(d for d in dialects_of(model) if d.name == name))
+    try:
+        described = override(model.resolved, implied)
+    except BadSpec:  # a hybrid whose parts have no such options
+        return theirs
+    differing = list(unseen_differences(model.resolved, described))
+    slight = [found for found in differing if found[0].endswith(".eps")]
+    for path, ours, other in [found for found in differing if found not in slight][:1]:
+        raise BadWeights(
+            f"{path} is {short(ours)} in this model, {short(other)} in that of the dialect {name!r}: under its names "
+            f"the weights would make another function; create_model(..., override={implied}) makes theirs"
+        )
+    for path, ours, other in slight[:1]:
+        more = f" ({len(slight)} such places)" if len(slight) > 1 else ""
+        log.warning("%s is %s in this model, %s in that of the dialect %r%s", path, ours, other, name, more)
+    return theirs
+
+
+def under_names(model: Model, name: str) -> dict[str, Tensor]:
+    """The weights in a dialect, whatever the model that it is of computes with them."""
     if model.plans:
         raise BadWeights("a rewritten model has no published names")
     found = {d.name: d for d in dialects_of(model)}
     if name not in found:
         raise BadWeights(f"{model.name} has no dialect {name!r}; there are: {', '.join(found)}")
     return to_theirs(model.state_dict(), found[name])
+
+
+def _implied(model: Model, dialect: Dialect) -> dict[str, Any]:
+    """Overrides that make the model's spec that of a dialect: the dialect's own, and the published values of what the
+    model has from another dialect."""
+    changes = {path: value for path, value in dialect.changes.items() if _applies(model, path)}
+    if dialect is OWN or not (cards.card_of_variant(model.name)):
+        return changes
+    published = resolve(cards.spec_of(model.name))
+    for other in dialects_of(model):
+        for path, value in other.changes.items():
+            if path in changes or not _applies(model, path):
+                continue
+            try:
+                adopted_here = override(model.resolved, {path: value}) == model.resolved
+            except BadSpec:
+                continue
+            if adopted_here and (values := values_at(published, path)) and all(v == values[0] for v in values):
+                changes[path] = values[0]
+    return changes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,18 +18,20 @@ from torch.overrides import TorchFunctionMode
 
 from . import registry
 from .errors import BadFile, BadSpec, BadWeights, CannotRewrite, UnknownName
-from .files import atomic, read_json, sha256, write_json
+from .files import CONFIG as CONFIG
+from .files import atomic, read_json, saved_in, sha256, write_json
 from .parts.part import Part
 
 if TYPE_CHECKING:
     from .model import Model
 
 FORMAT = 1
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+WEIGHTS = "model.safetensors"
 VOUCHER = "config_sha256"
 """Where the weights' header has the digest of the config."""
 PREVIOUS = "previous"
 """Where a config keeps the one before it while the weights are exchanged."""
+log = logging.getLogger("formery")
 M = TypeVar("M", bound="Model")
 
 
@@ -75,14 +78,20 @@ def tensors_of(model: torch.nn.Module) -> dict[str, Tensor]:
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """Write a safetensors file; OSError where that cannot be done (a full disk), which safetensors calls its own."""
+    """Write a safetensors file; OSError where that cannot be done (a full disk), which safetensors calls its own.
+
+    Others may read it where they may read any new file: safetensors' own are the writer's alone.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    path.touch()
+    mode = path.stat().st_mode
     try:
         save_file(dict(tensors), path, metadata=metadata)
     except SafetensorError as error:
         raise OSError(str(error)) from error
+    path.chmod(mode)
     _order_header(path)
 
 
@@ -201,7 +210,7 @@ def _check_entries(config: Mapping[str, Any], folder: Path) -> None:
 
 def load(cls: type[M], source: str | Path, *, revision: str | None = None) -> M:
     """Build the spec without memory, replay the plans, take the weights over. BadFile says what is damaged."""
-    folder = fetch(source, revision)
+    folder = saved_in(fetch(source, revision))
     newest, weights = read_config(folder), folder / WEIGHTS
     if not weights.is_file():
         raise BadFile(f"{weights} does not exist")
@@ -221,7 +230,9 @@ def load(cls: type[M], source: str | Path, *, revision: str | None = None) -> M:
     except (BadSpec, UnknownName, CannotRewrite) as error:
         raise BadFile(f"{folder / CONFIG}: {error}") from None
     model.spec, model.extra = config["spec"], config["extra"]
-    put(model, read_tensors(weights), str(weights))
+    tensors = read_tensors(weights)
+    tell_broken(str(folder), tensors)
+    put(model, tensors, str(weights))
     return model
 
 
@@ -281,6 +292,19 @@ def put(model: Model, tensors: Mapping[str, Tensor], source: str) -> None:
         for name in part.frozen if isinstance(part, Part) else ():
             part.get_parameter(name).requires_grad_(False)
     model.reset_derived()
+
+
+def tell_broken(what: str, tensors: Mapping[str, Tensor]) -> None:
+    """A line of the log that names the tensors with infinite numbers or with what is no number."""
+    broken = [
+        name
+        for name, tensor in tensors.items()
+        if tensor.is_floating_point() and tensor.itemsize > 1 and tensor.numel() and not tensor.is_meta
+        if not torch.stack(tensor.detach().aminmax()).isfinite().all()
+    ]
+    if broken:
+        more = f" and {len(broken) - 4} more" if len(broken) > 4 else ""
+        log.warning("%s has weights that are infinite or no numbers: %s%s", what, ", ".join(broken[:4]), more)
 
 
 def _laid_out(tensor: Tensor, like: Tensor) -> Tensor:

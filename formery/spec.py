@@ -339,6 +339,17 @@ def override(resolved: Mapping[str, Any], changes: Mapping[str, Any]) -> Node:
     return resolve(changed)
 
 
+def values_at(resolved: Mapping[str, Any], glob: str) -> list[Any]:
+    """What stands at a dotted glob in a resolved spec, one value a place."""
+    found = []
+    for path, _ in _hits(resolved, glob.split("."), None, None):
+        node: Any = resolved
+        for step in path:
+            node = node[int(step)] if isinstance(node, list) else node[step]
+        found.append(node)
+    return found
+
+
 def _hits(node: Any, steps: list[str], value: Any, role: str | None) -> list[tuple[tuple[str, ...], Any]]:
     """Concrete paths below `node` that the glob's `steps` reach, each with the value to write there."""
     step, rest = steps[0], steps[1:]

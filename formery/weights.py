@@ -142,13 +142,15 @@ def to_ours(
     """Their tensors under our names, and what is wrong with them, name by name. Only axes of length 1 may differ."""
     state: dict[str, Tensor] = {}
     wrong: list[str] = []
+    done: set[str] = set()
     for name in shapes:
-        if name in state:
+        if name in done:
             continue
         found = match(name, dialect.rules)
         if found is None:
             wrong.append(f"{name}: {dialect.name} have no name for it")
             continue
+        done.update(found.ours)  # what is cut from one tensor is judged with it, once
         if missing := [n for n in found.theirs if n not in theirs]:
             wrong.append(f"{missing[0]} is missing")
             continue

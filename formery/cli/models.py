@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import BadFile, BadSpec, UnknownName
-from ..files import read_json
+from ..files import CONFIG, read_json, saved_in
 from .options import MODEL_HELP
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["spec", "saved", "published", "onnx"]
 SPEC_SUFFIXES = (".yaml", ".yml", ".json")
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ def find(text: str, *, onnx: bool = False) -> Subject:
     if path.suffix.lower() in SPEC_SUFFIXES:
         return Subject(text, "spec", path, read_spec(text))
     if path.is_dir():
-        for folder in (path, path / "model"):  # a run keeps its model in a folder of this name
-            if (folder / CONFIG).is_file():
-                return _folder(text, folder)
+        folder = saved_in(path)
+        if (folder / CONFIG).is_file():
+            return _folder(text, folder)
     _check_name(text, path)
     return Subject(text, "spec", path)
 

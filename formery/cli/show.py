@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from .models import CONFIG, SPEC_SUFFIXES, changes_of, find, hollow_model
+from ..files import CONFIG
+from .models import SPEC_SUFFIXES, changes_of, find, hollow_model
 from .options import SET
 from .output import JSON, console, emit, line, number, say, table
 

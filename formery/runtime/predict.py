@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import BadData, BadFile, BadSpec
-from ..files import atomic
+from ..files import atomic, saved_in
 from ..model import Model
 from . import facts
 from .deploy.opening import REPORT, Deployed, opened
@@ -37,8 +37,7 @@ def open_predictor(path: str | Path) -> Model | OnnxModel | Deployed:
         return OnnxModel(path)
     if path.is_file():
         raise BadFile(f"{path} is no model; give the folder of a saved model, or an .onnx file")
-    if not (path / "config.json").is_file() and (path / "model" / "config.json").is_file():
-        path = path / "model"
+    path = saved_in(path)
     if (path / REPORT).is_file():
         return opened(path)
     return Model.from_pretrained(path).eval()

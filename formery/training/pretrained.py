@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import saving
-from ..create import create_model, with_drop_path
-from ..errors import BadFile, BadSpec
-from ..files import read_json
+from ..create import create_model
+from ..errors import BadFile
+from ..files import CONFIG, read_json
 from ..model import Model
-from ..published import resize
 from ..runtime.given import open_for
 from ..tasks import task_of
 from ..tasks.task import Task
@@ -30,18 +28,12 @@ def loaded(
     img_size: what is bound to a grid is resized by its rule; drop_path: stochastic depth of the last block. How the
     images of published weights were normalised is noted. BadSpec for what a saved model cannot become.
     """
+    options: dict[str, Any] = {"img_size": img_size, "drop_path_rate": drop_path, "override": changes or None}
     if weights is None and not isinstance(model, Mapping):
-        folder = Path(model)
-        if (folder / "model" / saving.CONFIG).is_file() and not (folder / saving.CONFIG).is_file():
-            folder = folder / "model"
-        if saving.loads_as_model(folder):
-            return _saved(folder, img_size, drop_path, changes)
-        found = create_model(folder, img_size=img_size, drop_path_rate=drop_path, override=changes or None)
+        found = create_model(Path(model), **options)
     else:
         given = str(model) if isinstance(model, Path) else model
-        found = create_model(
-            given, weights or False, img_size=img_size, drop_path_rate=drop_path, override=changes or None
-        )
+        found = create_model(given, weights or False, **options, fresh_classifier=True)
     if found.modality == "image" and found.resolved["stem"].get("in_chans") == 3:
         known = found.default_cfg
         seen = {name: list(known[name]) for name in ("mean", "std")} | _told(weights)
@@ -52,7 +44,7 @@ def loaded(
 def _told(weights: str | None) -> dict[str, list[float]]:
     """Mean and deviation that a config of timm's beside the weights says, where there is one."""
     try:
-        config = read_json(Path(weights or "") / saving.CONFIG)
+        config = read_json(Path(weights or "") / CONFIG)
     except BadFile:
         return {}
     told = config.get("pretrained_cfg") if isinstance(config, dict) else None
@@ -61,25 +53,6 @@ def _told(weights: str | None) -> dict[str, list[float]]:
         isinstance(v, list) and len(v) == 3 and all(isinstance(n, float | int) for n in v) for v in values.values()
     )
     return {name: list(value) for name, value in values.items() if value} if fine else {}
-
-
-def _saved(folder: Path, img_size: int | None, drop_path: float | None, changes: Mapping[str, Any] | None) -> Model:
-    if changes:
-        raise BadSpec(f"{folder} is built as it was saved; its spec cannot be changed")
-    model = Model.from_pretrained(folder)
-    if img_size is not None:
-        if "img_size" not in model.resolved["stem"]:
-            raise BadSpec(f"{folder} takes no images; leave the image size out")
-        if model.resolved["stem"]["img_size"] != img_size:
-            resize(model, img_size)
-    if drop_path is not None:
-        if model.plans:
-            raise BadSpec(f"{folder} is a rewritten model, whose blocks stay as they are; leave drop_path out")
-        tensors, extra = {name: t.clone() for name, t in model.state_dict().items()}, model.extra
-        model.rebuild(with_drop_path(model.resolved, drop_path))
-        model.extra = extra
-        saving.put(model, tensors, str(folder))
-    return model
 
 
 def fitted(

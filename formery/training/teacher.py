@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ..create import create_model
 from ..errors import BadData, BadFile, BadSpec, FormeryError, MissingExtra, UnknownName
+from ..files import CONFIG, saved_in
 from ..measure.inputs import nominal_shape
 from ..model import Model
 from ..saving import tensors_of
@@ -89,12 +90,11 @@ def open_teacher(options: Distillation, data: Any, task: Task) -> Teacher:
 def _opened(options: Distillation, data: Any) -> tuple[nn.Module, Mapping[str, Any]]:
     """(the model, what a saved one says of itself)."""
     path = Path(options.teacher)
-    for folder in (path, path / "model"):
-        if (folder / "config.json").is_file():
-            if options.weights is not None:
-                raise BadSpec("a saved model brings its own weights; leave distill.weights out")
-            model = Model.from_pretrained(folder)
-            return model, model.extra
+    if (saved_in(path) / CONFIG).is_file():
+        if options.weights is not None:
+            raise BadSpec("a saved model brings its own weights; leave distill.weights out")
+        model = Model.from_pretrained(path)
+        return model, model.extra
     if options.weights is None:
         if path.is_dir() or ("/" in options.teacher and not options.teacher.startswith("timm/")):
             raise BadFile("there is no saved model")

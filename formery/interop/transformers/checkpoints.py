@@ -113,13 +113,13 @@ def save(model: Model, folder: str | Path, *, tokenizer: str | Path | None = Non
     stays.
     """
     from ...files import atomic
-    from ...published import dialects_of
+    from ...published import dialects_of, under_names
     from ...saving import write_tensors
 
     config = config_of(model)
     files = [] if tokenizer is None else tokenizer_files(tokenizer)
     names = [dialect.name for dialect in dialects_of(model)]
-    tensors = model.to_published("transformers_files" if "transformers_files" in names else "transformers")
+    tensors = under_names(model, "transformers_files" if "transformers_files" in names else "transformers")
     if config.get("tie_word_embeddings"):
         del tensors["lm_head.weight"]
     path = Path(folder)

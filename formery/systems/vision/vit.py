@@ -77,16 +77,27 @@ def _spec(
 
 
 def dialects(resolved: Mapping[str, Any]) -> list[Dialect]:
-    """timm's names; transformers' of version 5's modules and of its files; Pre-RMSNorm's (arXiv 2305.14858)."""
+    """timm's names, which are those of DeiT's authors as well (ViT's authors have arrays of Flax, which are not read);
+    transformers' of version 5's modules and of its files; Pre-RMSNorm's (arXiv 2305.14858)."""
     size, chans = resolved["stem"].get("size", 1), resolved["stem"].get("in_chans", 3)
     eps = {f"{path}.eps": 1e-12 for path in NORMS}
     plain = {f"{path}.{key}": value for path in NORMS for key, value in (("eps", 1e-5), ("affine", False))}
     return [
         Dialect("timm", _timm()),
+        *([Dialect("authors", _timm())] if str(resolved.get("name")).startswith("deit") else []),
         Dialect("transformers", _transformers(MODULES), eps),
         Dialect("transformers_files", _transformers(FILES), eps, ignores=(r"^vit\.pooler\.",)),
         Dialect("pre_rmsnorm", _pre_rmsnorm((size, size, chans)), plain | {"body.position.prefix": 0}),
     ]
+
+
+def doubt(_: Mapping[str, Any], theirs: Mapping[str, Any], __: str) -> str | None:
+    """Why a checkpoint is another model's: a distilled DeiT has a token more, and a second classifier."""
+    more = next((name for name in ("dist_token", "deit.embeddings.distillation_token") if name in theirs), None)
+    return more and (
+        f"{more}: these weights are of a distilled DeiT, with a second token and classifier for its teacher, and "
+        "formery has no variant for it; take the checkpoint of the model that is not distilled"
+    )
 
 
 NORMS = ("body.blocks.*.scheme.norm", "head.norm")
