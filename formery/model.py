@@ -436,7 +436,8 @@ class Model(nn.Module):
 
     @classmethod
     def from_pretrained(cls, source: str | Path, *, revision: str | None = None) -> Model:
-        """The model saved in a folder, or in a repository of the Hugging Face hub (`hf-hub:owner/name`).
+        """The model saved in a folder, a run's included, or in a repository of the Hugging Face hub
+        (`hf-hub:owner/name`).
 
         Runs no code from there. BadFile says what is missing, altered or damaged.
         """
@@ -449,9 +450,10 @@ class Model(nn.Module):
     def load_published(
         self, source: str | Path | Mapping[str, Tensor], *, img_size: int | list[int] | None = None
     ) -> list[str]:
-        """Load weights under the authors', timm's or transformers' names; returns the names that had no use here.
+        """Load weights under the authors', timm's, transformers' or formery's own names; returns the names that had no
+        use here.
 
-        Adopts what dialect and checkpoint imply (order of norm and pooling, classes, resolution), rebuilding those
+        Averaged weights are taken before raw ones where a file has both. Adopts what dialect and checkpoint imply (order of norm and pooling, classes, resolution), rebuilding those
         nodes; `img_size` asks for another resolution, to which bound tables are resized. BadWeights lists every name
         that could not be placed.
         """
@@ -460,7 +462,11 @@ class Model(nn.Module):
         return load_published(self, source, img_size=img_size)
 
     def to_published(self, dialect: str = "authors") -> dict[str, Tensor]:
-        """The weights under published names."""
+        """The weights under published names: those of `dialect`, "formery" for its own.
+
+        BadWeights where there is no such dialect, and where the models it is of are other functions (another order of
+        norm and pooling); where only an epsilon differs, the log says so.
+        """
         from .published import to_published
 
         return to_published(self, dialect)
