@@ -453,9 +453,9 @@ class Model(nn.Module):
         """Load weights under the authors', timm's, transformers' or formery's own names; returns the names that had no
         use here.
 
-        Averaged weights are taken before raw ones where a file has both. Adopts what dialect and checkpoint imply (order of norm and pooling, classes, resolution), rebuilding those
-        nodes; `img_size` asks for another resolution, to which bound tables are resized. BadWeights lists every name
-        that could not be placed.
+        Averaged weights are taken before raw ones where a file has both. Adopts what dialect and checkpoint imply
+        (order of norm and pooling, classes, resolution), rebuilding those nodes; `img_size` asks for another
+        resolution, to which bound tables are resized. BadWeights lists every name that could not be placed.
         """
         from .published import load_published
 

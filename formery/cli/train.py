@@ -40,7 +40,7 @@ def command(
     ),
     precision: str | None = typer.Option(None, help="32 or bf16."),
     weights: str = typer.Option(
-        "", metavar="PATH", help="Published weights of a named model: a file, a folder, or hf-hub:OWNER/NAME."
+        "", metavar="PATH", help="Weights of a named model: a file, a folder (a run's, too), or hf-hub:OWNER/NAME."
     ),
     image_size: int | None = typer.Option(
         None, min=1, max=4096, help="Side of the images; a trained model is resized."
