@@ -264,7 +264,7 @@ def test_tuning_from_the_command_line(made: Path, ask: Ask, tmp_path: Path, refu
         (["image", "digits", *SHORT, "--weights", "nosuch.pth"], "brings its own weights"),
         (["image", "digits", *SHORT, "--image-size", "9"], "9"),
         (["image", "digits", *SHORT, "--drop-path", "3"], "--drop-path"),
-        (["text", "words.txt", *SHORT, "--image-size", "9"], "img_size: stem 'tokens' of this model has no such option"),
+        (["text", "words.txt", *SHORT, "--image-size", "9"], "stem 'tokens' of this model has no such option"),
         (["text.yaml", "words.txt", *SHORT, "--teacher", "text"], "teachers are for classify"),
     ],
 )
