@@ -23,8 +23,8 @@ class Groups(NamedTuple):
     """What goes with the stem."""
     depths: tuple[tuple[str, tuple[int, ...]], ...]
     """(expression, numbers behind those that it captures): in order of these numbers, the first match counts."""
-    coarse: str
-    """All of it in few groups, one for each tuple that is captured."""
+    coarse: tuple[tuple[str, tuple[int, ...]], ...]
+    """The same in few groups: stages, where there are any."""
 
 
 class Body(Part):
@@ -61,7 +61,8 @@ class Body(Part):
 
     def groups(self) -> Groups:
         """Blocks by number; what stands before them goes with the stem."""
-        return Groups(BESIDE, ((r"blocks\.(\d+)", ()),), rf"blocks\.(\d+)|({BESIDE})")
+        blocks = ((r"blocks\.(\d+)", ()),)
+        return Groups(BESIDE, blocks, blocks)
 
 
 def joined(members: Iterable[nn.Module], within: str) -> Groups:
@@ -69,5 +70,5 @@ def joined(members: Iterable[nn.Module], within: str) -> Groups:
     given = [member.groups() for member in members if isinstance(member, Body)]
     firsts = dict.fromkeys(groups.first for groups in given if groups.first)
     depths = dict.fromkeys((rf"{within}\.(?:{name})", last) for groups in given for name, last in groups.depths)
-    coarse = dict.fromkeys(rf"{within}\.(?:{groups.coarse})" for groups in given)
-    return Groups(rf"{within}\.(?:{'|'.join(firsts)})" if firsts else None, tuple(depths), "|".join(coarse))
+    coarse = dict.fromkeys((rf"{within}\.(?:{name})", last) for groups in given for name, last in groups.coarse)
+    return Groups(rf"{within}\.(?:{'|'.join(firsts)})" if firsts else None, tuple(depths), tuple(coarse))

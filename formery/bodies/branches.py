@@ -124,9 +124,9 @@ class Branches(Body):
 
     def groups(self) -> Groups:
         """Those of the branches, side by side; fusions come behind the last blocks."""
-        fusing = r"fusions|leaving|returning"
+        fusing = (r"fusions|leaving|returning", (9999,))
         inside = joined(self.branches, r"branches\.\d+")
-        return Groups(inside.first, (*inside.depths, (fusing, (9999,))), f"{inside.coarse}|({fusing})")
+        return Groups(inside.first, (*inside.depths, fusing), (*inside.coarse, fusing))
 
 
 class Passage(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
@@ -177,8 +178,9 @@ class Nested(Body):
     def step(self, index: int, pair: Pair, ctx: Context = NOTHING, state: State | None = None) -> Pair:
         """The pair after blocks number `index`: nothing is written in place."""
         words = _through(self.inner[index], pair.words, Context(grid=(self.side, self.side), record=ctx.record))
-        told = self.joins[index](words.reshape(pair.tokens.shape[0], -1, words[0].numel()), ctx)
         before, count = pair.tokens, self.num_prefix
+        number = prod(before.shape[1:-1]) - count  # every size is said: of an empty batch none could be worked out
+        told = self.joins[index](words.reshape(before.shape[0], number, words.shape[1] * words.shape[2]), ctx)
         if count:
             tokens = torch.cat([before[:, :count], before[:, count:] + told], dim=1)
         else:
@@ -190,11 +192,8 @@ class Nested(Body):
 
     def groups(self) -> Groups:
         """An inner block, its join and the outer block are one depth; the first join goes with the stem."""
-        return Groups(
-            "prefix|position|inner_position|enter",
-            ((r"(?:inner|joins|outer)\.(\d+)", ()),),
-            "(prefix|position|inner|enter|joins|outer)",
-        )
+        blocks = ((r"(?:inner|joins|outer)\.(\d+)", ()),)
+        return Groups("prefix|position|inner_position|enter", blocks, blocks)
 
 
 def _through(block: nn.Module, x: Tensor, ctx: Context, state: State | None = None) -> Tensor:

@@ -153,7 +153,7 @@ class Pyramid(Body):
         """
         stage = r"stages\.(\d+)"
         first = joined(self.stages[:1], r"stages\.0").first if isinstance(self.stages[0].dim, tuple) else None
-        return Groups(first, (*joined(self.stages, stage).depths, (stage, (0,))), stage)
+        return Groups(first, (*joined(self.stages, stage).depths, (stage, (0,))), ((stage, ()),))
 
 
 def _one_each(value: Any, num_stages: int, name: str) -> list[Any]:

@@ -86,11 +86,10 @@ def test_prepared_as_the_model_is_built(name: str) -> None:
 def test_every_parameter_has_a_group_and_its_decay(name: str) -> None:
     """Some group of depth, fine and coarse; what is no weight of a layer and no vector is left alone by decay."""
     model = hollow(name)
-    matcher, coarse = model.group_matcher(), model.group_matcher(coarse=True)
-    patterns = [matcher["stem"], *(pattern for pattern, _ in matcher["blocks"])]
     parameters = dict(model.named_parameters())
-    assert not [n for n in parameters if not any(re.match(pattern, n) for pattern in patterns)]
-    assert not [n for n in parameters if not re.match(f"{coarse['stem']}|{coarse['blocks']}|^head", n)]
+    for matcher in (model.group_matcher(), model.group_matcher(coarse=True)):
+        patterns = [matcher["stem"], *(pattern for pattern, _ in matcher["blocks"])]
+        assert not [n for n in parameters if not any(re.match(pattern, n) for pattern in patterns)]
     assert model.no_weight_decay() <= parameters.keys()
     if set(cards.variants()[name].modalities_of(name)) & PICTURES:
         learned = {n for n, p in parameters.items() if p.requires_grad and p.dim() > 1 and not n.endswith("weight")}
