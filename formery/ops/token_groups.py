@@ -41,6 +41,12 @@ class Cut(NamedTuple):
         return -(-(length + self.front) // unit) * unit
 
 
+def grid_of(x: Tensor) -> Grid:
+    """(H, W) of maps (B, H, W, C). `torch.jit.trace`, which makes tensors of sizes, gets numbers: it keeps one size."""
+    height, width = x.shape[1], x.shape[2]
+    return (int(height), int(width)) if torch.jit.is_tracing() else (height, width)  # type: ignore[attr-defined, no-untyped-call]
+
+
 def for_map(cut: Cut, grid: Grid) -> Cut:
     """The cut for a map: neither shift nor front nor interval where the shorter side fits in one group."""
     if not (cut.shift or cut.front) and cut.interval == 1:
@@ -63,8 +69,9 @@ def is_whole(cut: Cut, grid: Grid) -> bool:
 
 def partition(x: Tensor, cut: Cut) -> Tensor:
     """(B, H, W, C) to (B groups, N, C)."""
-    batch, height, width, dim = x.shape
-    grid, n, apart = (height, width), cut.size, cut.interval
+    batch, dim = x.shape[0], x.shape[3]
+    grid, n, apart = grid_of(x), cut.size, cut.interval
+    height, width = grid
     if is_free(cut, grid):
         rows = torch.cat([x.flatten(1, 2), x.new_zeros(batch, 1, dim)], dim=1)
         found = rows[:, order(cut, grid, x.device)]

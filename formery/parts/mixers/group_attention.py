@@ -14,7 +14,7 @@ from ...ops.forms import plain
 from ...ops.grouped_attention import added, by_order, grouped_attention
 from ...ops.linear import linear
 from ...ops.remembered import Remembered
-from ...ops.token_groups import Cut, arrangement, for_map, is_whole, mask_of, merge, partition, regions
+from ...ops.token_groups import Cut, arrangement, for_map, grid_of, is_whole, mask_of, merge, partition, regions
 from ...spec import Place
 from ..attention_heads import heads_of, join_heads
 from ..dense import Dense
@@ -71,7 +71,7 @@ class GroupAttention(Mixer):
         self._masked = Remembered(added)
 
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
-        grid = (x.shape[1], x.shape[2])
+        grid = grid_of(x)
         cut = for_map(self.cut, grid)
         if x.numel() > 0 and plain(x):
             to = arrangement(x.shape[0], grid, cut)

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ...context import NOTHING, Context, State
-from ...ops.token_groups import Cut, for_map, merge, partition
+from ...ops.token_groups import Cut, for_map, grid_of, merge, partition
 from ...spec import Place
 from ..attention_heads import heads_of
 from ..part import Resize, untouched
@@ -59,7 +59,7 @@ class WindowMLP(Mixer):
         self.resizes: Mapping[str, Resize] = {"mix.weight": _resize_matrices, "mix.bias": _resize_biases}
 
     def forward(self, x: Tensor, ctx: Context = NOTHING, state: State | None = None) -> Tensor:
-        grid = (x.shape[1], x.shape[2])
+        grid = grid_of(x)
         cut = for_map(self.cut, grid)
         return merge(self._mixed(partition(x, cut)), cut, grid)
 
