@@ -19,6 +19,8 @@ BESIDE = ("rewrites",)
 """Packages of formery that keep the card of what they build beside it: a method, without variants."""
 
 
+LISTED = "`formery list` has them all, with --modality those of images or texts alone"
+"""What is said to a name that is like none."""
 PREPROCESS: dict[str, Any] = {
     "size": 224, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "interpolation": "bicubic",
     "crop_pct": 0.9, "num_classes": 1000, "fixed_input_size": False,
@@ -121,7 +123,8 @@ def canonical(name: str) -> str:
             return candidate
         if candidate in aliases():
             return aliases()[candidate]
-    raise UnknownName(f"no model is called {name!r}; {nearest(name, [*variants(), *aliases()])}")
+    hint = nearest(name, [*variants(), *aliases()], otherwise=LISTED)
+    raise UnknownName(f"no model is called {name!r}; {hint}")
 
 
 def card_of_variant(name: str) -> Card | None:
@@ -138,7 +141,9 @@ def card(name: str) -> Card:
             return beside
     if name in variants() or name in aliases():
         return variants()[canonical(name)]
-    raise UnknownName(f"no system or rewrite is called {name!r}; {nearest(name, [*everything(), *variants()])}")
+    raise UnknownName(
+        f"no system or rewrite is called {name!r}; {nearest(name, [*everything(), *variants()], otherwise=LISTED)}"
+    )
 
 
 def module_of(card: Card) -> Any:

@@ -71,13 +71,18 @@ def index(role: str) -> dict[str, str]:
     return dict(sorted({**outside, **noted, **_own(role)}.items()))
 
 
-def nearest(name: str, names: Iterable[str], most: int = 12) -> str:
-    """A hint for an unknown name: the nearest known ones, or (a few of) all of them."""
+def nearest(name: str, names: Iterable[str], most: int = 12, otherwise: str = "") -> str:
+    """A hint for an unknown name: the nearest known ones, or where none is alike (a few of) all of them.
+
+    `otherwise` is said instead where they are too many for a few to tell anything.
+    """
     known = sorted(names)
     if near := difflib.get_close_matches(name, known, n=3, cutoff=0.5):
         likeness = [difflib.SequenceMatcher(None, candidate, name).ratio() for candidate in near]
         likely = [candidate for candidate, ratio in zip(near, likeness, strict=True) if ratio > likeness[0] - 0.15]
         return f"did you mean {' or '.join(likely)}?"
+    if otherwise:
+        return otherwise
     shown = ", ".join(known[:most])
     return f"there are: {shown}{', ...' if len(known) > most else ''}" if known else "there are none"
 

@@ -15,7 +15,9 @@ PLURALS = {"bodies": "body"}
 
 def command(
     pattern: str = typer.Argument(
-        "*", help="A glob over names ('poolformer_*'), a system ('metaformer'), or a role ('mixers', 'norms', ...)."
+        "*",
+        help="A glob over names ('poolformer_*'), their beginning ('poolformer'), a system ('metaformer'), or a role "
+        "('mixers', 'norms', ...).",
     ),
     role: str = typer.Option(
         "", "--role", "-r", help="List the parts of a role instead: mixer, channel, norm, stem, ..."
@@ -70,7 +72,8 @@ def _models(pattern: str, modality: str, wanted: dict[str, bool | None], as_json
         raise UnknownName(f"no modality is called {modality!r}; {nearest(modality, modalities)}")
     everything = [_row(name) for name in sorted(cards.variants())]
     matching = [row for row in everything if _matches(row, pattern)]
-    _check(matching, pattern, [*cards.cards(), *cards.variants(), *cards.aliases()], "model")
+    matching = matching or [row for row in everything if _matches(row, f"{pattern}_*")]  # a family's name
+    _check(matching, pattern, [*cards.cards(), *cards.variants(), *cards.aliases()], "model", cards.LISTED)
     rows = [
         row for row in matching
         if (not modality or modality in row["modalities"])
@@ -113,9 +116,9 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     return (row["name"], row["system"], modality, number(row["params"]), number(row["macs"]), can, published)
 
 
-def _check(found: object, pattern: str, names: Iterable[str], what: str) -> None:
+def _check(found: object, pattern: str, names: Iterable[str], what: str, otherwise: str = "") -> None:
     from ..errors import UnknownName
     from ..registry import nearest
 
     if not found:
-        raise UnknownName(f"no {what} matches {pattern!r}; {nearest(pattern, names)}")
+        raise UnknownName(f"no {what} matches {pattern!r}; {nearest(pattern, names, otherwise=otherwise)}")

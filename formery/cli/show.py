@@ -174,8 +174,23 @@ def _show_model(name: str, pairs: list[str] | None, yaml: bool, as_json: bool) -
     from .tree import nodes, tree
 
     total = sum(parameter.numel() for parameter in model.parameters())
+    variant = None if changes or subject.kind != "spec" or subject.read is not None else _variant_facts(name)
     if as_json:
         facts = {"name": model.name, "params": total, "plans": model.plans, "resolved": model.resolved}
-        emit(facts | {"nodes": nodes(model)})
-    else:
-        console().print(tree(model, total))
+        emit(facts | (variant or {}) | {"nodes": nodes(model)})
+        return
+    console().print(tree(model, total))
+    if variant:
+        counted = [] if variant["macs"] is None else [f"{number(variant['macs'])} MACs, counted"]
+        published = ", ".join(f"{key} {value}" for key, value in variant["published"].items())
+        counted += [f"published: {published}"] if published else []
+        say("; ".join([*counted, f"its system: formery show {variant['system']}"]))
+
+
+def _variant_facts(name: str) -> dict[str, Any]:
+    """What the card says of a variant as it is published."""
+    from .. import cards
+
+    card = cards.card(name)
+    facts = card.variants[cards.canonical(name)]
+    return {"system": card.name, "macs": facts.get("macs"), "published": facts.get("published", {})}

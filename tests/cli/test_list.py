@@ -63,6 +63,13 @@ def test_plurals_name_roles_too(plural: str, ask: Ask) -> None:
     assert ask("list", plural).code == 0
 
 
+@pytest.mark.parametrize("family", ["poolformer", "efficientformerv2", "t2t_vit"])
+def test_a_familys_name_is_a_pattern(family: str, ask: Ask) -> None:
+    rows = ask("list", family, "--json").json
+    assert len(rows) > 2
+    assert rows == ask("list", f"{family}_*", "--json").json
+
+
 def test_the_nearest_name_is_offered(refused: Callable[..., str]) -> None:
     assert "vit_tiny" in refused("list", "vit_tinny")
     assert "mixer" in refused("list", "--role", "mixr")

@@ -22,6 +22,16 @@ def test_a_model_as_a_tree(ask: Ask) -> None:
     assert "stages.3 stack" in out
 
 
+def test_what_is_published_of_a_model(ask: Ask) -> None:
+    """Of the published one, not of one with other parts."""
+    out = ask("show", "swin_tiny").out
+    assert "4.49 G MACs, counted; published: flops 4.5G, params 28M, imagenet_top1 81.3" in out
+    assert "formery show swin" in out
+    facts = ask("show", "timm/swin_tiny_patch4_window7_224", "--json").json
+    assert (facts["macs"], facts["published"]["imagenet_top1"]) == (4_490_566_656, 81.3)
+    assert "published:" not in ask("show", "swin_tiny", "--set", "head.num_classes=7").out
+
+
 def test_the_parameters_of_nodes_are_those_of_the_modules(ask: Ask) -> None:
     facts = ask("show", "vit_tiny", "--json").json
     model = formery.create_model("vit_tiny")
