@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from operator import index
 from pathlib import Path
@@ -54,10 +54,11 @@ def model_spec(
     num_classes: int | None = None,
     in_chans: int | None = None,
     img_size: int | Sequence[int] | None = None,
+    drop_rate: float | None = None,
     drop_path_rate: float | None = None,
     global_pool: str | None = None,
     features_only: bool = False,
-    out_indices: Sequence[int] | None = None,
+    out_indices: int | Sequence[int] | None = None,
     override: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The resolved spec that `create_model` builds from the same arguments."""
@@ -67,6 +68,7 @@ def model_spec(
     wanted = {
         "head.num_classes": num_classes,
         "head.pool": global_pool,
+        "head.dropout": drop_rate,
         "stem.in_chans": in_chans,
         "stem.img_size": list(img_size) if isinstance(img_size, Sequence) else img_size,
     }
@@ -75,7 +77,7 @@ def model_spec(
             continue
         part, _, option = path.partition(".")
         if option not in resolved[part]:
-            argument = "global_pool" if option == "pool" else option
+            argument = {"pool": "global_pool", "dropout": "drop_rate"}.get(option, option)
             raise BadSpec(
                 f"{argument}: {part} {resolved[part]['kind']!r} of this model has no such option; leave it out"
             )
@@ -86,11 +88,24 @@ def model_spec(
     if drop_path_rate is not None:
         resolved = with_drop_path(resolved, drop_path_rate)
     if features_only:
-        indices = None if out_indices is None else list(out_indices)
-        resolved = spec.resolve({**resolved, "head": {"kind": "features", "indices": indices}})
+        resolved = spec.resolve({**resolved, "head": {"kind": "features", "indices": _indices(out_indices)}})
     elif out_indices is not None:
         raise BadSpec("out_indices goes with features_only=True")
     return resolved
+
+
+def _indices(wanted: int | Sequence[int] | None) -> list[int] | int | None:
+    """Numbers of maps, or how many of the last, as the head takes them."""
+    refusal = BadSpec(f"out_indices are the numbers of some maps, or how many of the last ones, got {wanted!r}")
+    if wanted is None:
+        return None
+    try:
+        found = [index(i) for i in wanted] if isinstance(wanted, Iterable) else index(wanted)
+    except TypeError:
+        raise refusal from None
+    if not found or (isinstance(found, int) and found < 0):
+        raise refusal
+    return found
 
 
 def with_drop_path(resolved: Mapping[str, Any], rate: float) -> dict[str, Any]:
@@ -125,24 +140,27 @@ def _depths(role: str, node: Mapping[str, Any], path: str, start: int) -> Iterat
 
 def create_model(
     name_or_spec: str | Path | Mapping[str, Any],
-    pretrained: bool | str | Path = False,
+    pretrained: bool | str | Path | Mapping[str, Any] = False,
     *,
     num_classes: int | None = None,
     in_chans: int | None = None,
     img_size: int | Sequence[int] | None = None,
+    drop_rate: float | None = None,
     drop_path_rate: float | None = None,
     global_pool: str | None = None,
     features_only: bool = False,
-    out_indices: Sequence[int] | None = None,
+    out_indices: int | Sequence[int] | None = None,
     override: Mapping[str, Any] | None = None,
     fresh_classifier: bool | None = None,
 ) -> Model:
     """A model by name (canonical, timm's or the authors'), by spec, or by the folder of a saved one or of a run.
 
-    `pretrained` is a file or folder of published or saved weights, a run's folder, or `"hf-hub:owner/name"`; formery
-    ships no weights, so `True` says where to get them. A folder of transformers whose config formery reads is built by
-    that config. `override` replaces nodes of the spec by dotted globs: `{"body.stages.2.mixer": "gated_deltanet"}`.
-    With `features_only` the model returns the list of its feature maps.
+    `pretrained` is a file or folder of published or saved weights, a run's folder, a state dict, or
+    `"hf-hub:owner/name"`; formery ships no weights, so `True` says where to get them. A folder of transformers whose
+    config formery reads is built by that config. `drop_rate` is the dropout before the last layer, `drop_path_rate` the
+    stochastic depth of the last block. `override` replaces nodes of the spec by dotted globs:
+    `{"body.stages.2.mixer": "gated_deltanet"}`. With `features_only` the model returns the list of its feature maps, of
+    which `out_indices` chooses: numbers of maps, or how many of the last.
 
     With 0 `num_classes` the checkpoint's classifier is left aside, with `features_only` all of its head, and neither
     has to be there. With another number than the checkpoint's the classifier starts fresh. One without a classifier
@@ -167,10 +185,10 @@ def create_model(
         if pretrained:
             raise BadSpec("the folder brings its own weights; leave pretrained out")
     arguments: dict[str, Any] = {"img_size": img_size, "drop_path_rate": drop_path_rate, "override": override}
-    arguments |= {"num_classes": num_classes, "in_chans": in_chans, "global_pool": global_pool}
+    arguments |= {"num_classes": num_classes, "in_chans": in_chans, "global_pool": global_pool, "drop_rate": drop_rate}
     view: dict[str, Any] = {"features_only": features_only, "out_indices": out_indices}
     config = None
-    if folder is not None and loads_as_model(folder):
+    if isinstance(folder, Path) and loads_as_model(folder):
         if not isinstance(given, Mapping):
             return _saved(folder, given, arguments, view)
         folder = folder / WEIGHTS
@@ -217,8 +235,10 @@ def _mapping(value: Any) -> Mapping[Any, Any]:
     return value
 
 
-def _checkpoint(name_or_spec: str | Mapping[str, Any], pretrained: bool | str | Path) -> Path | None:
-    """The file or folder of weights that `pretrained` names, downloaded where it is the hub's."""
+def _checkpoint(
+    name_or_spec: str | Mapping[str, Any], pretrained: bool | str | Path | Mapping[str, Any]
+) -> Path | Mapping[str, Any] | None:
+    """The file or folder of weights that `pretrained` names, downloaded where it is the hub's, or its state dict."""
     from .saving import WEIGHTS, fetch, loads_as_model
 
     if pretrained is True:
@@ -228,6 +248,8 @@ def _checkpoint(name_or_spec: str | Mapping[str, Any], pretrained: bool | str | 
         raise BadFile(f"formery ships no weights; give {hub}the path of a checkpoint")
     if not pretrained:
         return None
+    if isinstance(pretrained, Mapping):
+        return pretrained
     source = str(pretrained)
     path = fetch(source) if source.startswith(("hf-hub:", "hf_hub:")) else Path(source)
     if path.is_dir():
@@ -237,8 +259,8 @@ def _checkpoint(name_or_spec: str | Mapping[str, Any], pretrained: bool | str | 
 
 
 def _saved(folder: Path, given: str | None, arguments: Mapping[str, Any], view: Mapping[str, Any]) -> Model:
-    """A model that formery saved: built as it was, in the size, with the channels, classes, pooling and drop path that
-    are asked for."""
+    """A model that formery saved: built as it was, in the size, with the channels, classes, pooling, dropout and drop path
+    that are asked for."""
     from .model import Model
     from .saving import put
 
@@ -249,16 +271,17 @@ def _saved(folder: Path, given: str | None, arguments: Mapping[str, Any], view: 
     model = Model.from_pretrained(folder)
     if given is not None and cards.canonical(given) != model.name:
         raise BadWeights(f"{folder} holds a saved {model.name}, not {given}; use create_model({as_path(folder)!r})")
-    pool, classes, rate = (arguments[name] for name in ("global_pool", "num_classes", "drop_path_rate"))
+    pool, classes = arguments["global_pool"], arguments["num_classes"]
     changes = dict(arguments) | {"global_pool": None, "num_classes": None}
     if model.plans and (view["features_only"] or any(value is not None for value in changes.values())):
         raise BadSpec(
             f"{folder} is a rewritten model, which stays as it is; only num_classes and global_pool can be changed"
         )
     resolved = model.resolved if model.plans else model_spec(model.resolved, **changes, **view)
-    if rate is not None:
+    dropped = model_spec(model.resolved, **{name: arguments[name] for name in ("drop_rate", "drop_path_rate")})
+    if dropped != model.resolved:
         tensors, extra = {name: t.clone() for name, t in model.state_dict().items()}, model.extra
-        model.rebuild(with_drop_path(model.resolved, rate))
+        model.rebuild(dropped)
         model.extra = extra
         put(model, tensors, str(folder))
     if not view["features_only"] and (pool is not None or classes not in (None, model.num_classes)):

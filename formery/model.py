@@ -234,7 +234,8 @@ class Model(nn.Module):
     # -------------------------------------------------------------------------------------------- forward
 
     def _taps(self) -> tuple[int, ...]:
-        return self._indices(self.head.indices) if isinstance(self.head, MapFeatures) else ()
+        """Numbers of the maps that the head gives out, as it does: from the first of the body to the last."""
+        return tuple(sorted(self._indices(self.head.indices))) if isinstance(self.head, MapFeatures) else ()
 
     def _indices(self, indices: int | Sequence[int] | None) -> tuple[int, ...]:
         """Indices of maps: counted from the end where negative, all where None, the last few where a number."""
@@ -246,12 +247,17 @@ class Model(nn.Module):
         chosen = range(total) if indices is None else [i + total if i < 0 else i for i in indices]
         if bad := [i for i in chosen if not 0 <= i < total]:
             raise BadSpec(f"out_indices: this body has maps 0 to {total - 1}, got {bad[0]}")
+        if len(set(chosen)) < len(chosen):
+            raise BadSpec(
+                f"out_indices: each map is given once, got {list(indices or ())}; leave out the repeated ones"
+            )
         return tuple(chosen)
 
     def _run(
         self, inputs: Tensor, ctx: Context | None, state: Stream | None, taps: tuple[int, ...]
     ) -> tuple[Features, Context]:
         ctx = (ctx or NOTHING).but(causal=self.head.causal or bool(ctx and ctx.causal), taps=taps, memo={})
+        self._check_dtype(inputs)
         if ctx.padding is not None or ctx.bounds is not None:
             self._check_rows(inputs, ctx)
         if state is None:
@@ -270,6 +276,17 @@ class Model(nn.Module):
             state.recount(before)
             state.broken |= begun and not isinstance(error, FormeryError)
             raise
+
+    def _check_dtype(self, inputs: Tensor) -> None:
+        """CannotRun where numbers come in another precision than the stem's weights have, and nothing casts them."""
+        weight = None if self.modality == "text" else next(self.stem.parameters(), None)
+        if weight is None or weight.dtype == inputs.dtype or watched() or torch.is_autocast_enabled(inputs.device.type):
+            return
+        if weight.is_floating_point() and inputs.is_floating_point():
+            raise CannotRun(
+                f"the input is {inputs.dtype}, the model {weight.dtype}; convert one of them, "
+                f"as by input.to({weight.dtype})"
+            )
 
     def _check_rows(self, inputs: Tensor, ctx: Context) -> None:
         """CannotRun where a part would take padding, or a neighbour in a packed row, for tokens."""
@@ -399,20 +416,32 @@ class Model(nn.Module):
         kind, given = parse("head", self.spec["head"], "head")
         self.spec = {**self.spec, "head": {"kind": kind, **given, **changes}}
 
+    def set_input_size(self, img_size: int | Sequence[int]) -> None:
+        """Become an image model of another resolution: weights are kept, what is bound to a grid is resized by its
+        declared rule. Parameters are new tensors, so do it before an optimizer is made. BadWeights without a rule."""
+        from .published import resize
+
+        size = list(img_size) if isinstance(img_size, Sequence) else img_size
+        if override(self.resolved, {"stem.img_size": size}) != self.resolved:
+            resize(self, size)
+
+    def set_distilled_training(self, enable: bool = True) -> None:
+        """Whether a head with two classifiers gives the outputs of both in training, as it does unless told otherwise;
+        else training gives what evaluation does. Heads with one classifier are as they were."""
+        self.head.set_apart(enable)
+
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade time for memory in training: blocks are worked out again in the backward pass."""
         for body in self._bodies():
             body.checkpointing = enable
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Regular expressions that group parameters by depth, for layer-wise learning rates."""
+        """Regular expressions that group parameters by depth, for layer-wise learning rates; `coarse`: by stage."""
         groups = self.body.groups()
-        if coarse:
-            return {"stem": r"^stem", "blocks": rf"^body\.(?:{groups.coarse})"}
         return {
             "stem": r"^stem" if groups.first is None else rf"^stem|^body\.(?:{groups.first})",
             "blocks": [
-                *((rf"^body\.(?:{name})", last or None) for name, last in groups.depths),
+                *((rf"^body\.(?:{name})", last or None) for name, last in (groups.coarse if coarse else groups.depths)),
                 (r"^head\.norm", (99999,)),  # timm's number for what goes with the last block
                 (r"^head", (100000,)),
             ],
@@ -474,9 +503,11 @@ class Model(nn.Module):
     def rebuild(self, spec: Mapping[str, Any]) -> None:
         """Become the model of another spec, on the same device and in the same dtype, with fresh weights."""
         like = next(self.parameters())
-        device, dtype, training = like.device, like.dtype, self.training
+        device, dtype, training, apart = like.device, like.dtype, self.training, self.head.apart
         with torch.device(device):
             self._build(spec)
+        if not apart:
+            self.head.set_apart(False)
         self.plans = []
         self.to(dtype=dtype).train(training)
 

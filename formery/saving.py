@@ -291,6 +291,7 @@ def put(model: Model, tensors: Mapping[str, Tensor], source: str) -> None:
     for part in model.modules():
         for name in part.frozen if isinstance(part, Part) else ():
             part.get_parameter(name).requires_grad_(False)
+    model.head.set_apart(model.head.apart)
     model.reset_derived()
 
 

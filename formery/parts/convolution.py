@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..errors import CannotRun
 from ..ops.depthwise import depthwise
+from ..ops.forms import watched
 from ..ops.map_convolution import map_convolution
 from .part import untouched
 
@@ -41,6 +44,18 @@ def depthwise_conv(dim: int, size: int, dilation: int = 1, *, bias: bool = True)
     return channels_last_conv(dim, dim, size, padding=dilation * (size // 2), dilation=dilation, groups=dim, bias=bias)
 
 
+def check_reach(conv: Convolution, grid: Sequence[int]) -> None:
+    """CannotRun where a grid, filled up as the convolution does, is smaller than its kernel."""
+    if watched() or isinstance(conv.padding, str):
+        return
+    kernel = [gap * (size - 1) + 1 for size, gap in zip(conv.kernel_size, conv.dilation, strict=True)]
+    if any(n + 2 * fill < size for n, size, fill in zip(grid, kernel, conv.padding, strict=True)):
+        given, needed = (" x ".join(map(str, sizes)) for sizes in (grid, kernel))
+        raise CannotRun(
+            f"a grid of {given} is smaller than a kernel of {needed}: the input is too small; give a larger one"
+        )
+
+
 def over_grid(conv: nn.Module, x: Tensor) -> Tensor:
     """A convolution of tokens (B, *grid, C): a `depthwise_conv` of a map, and a dense one that is the same along both
     axes, by the fastest way where nobody looks at the module itself."""
@@ -50,7 +65,10 @@ def over_grid(conv: nn.Module, x: Tensor) -> Tensor:
             reach = dilation[0] * (size[0] // 2)
             if conv.groups == conv.in_channels == conv.out_channels and stride[0] == 1 and padding[0] == reach:
                 return depthwise(x, conv.weight, conv.bias, dilation[0])
+            check_reach(conv, x.shape[1:-1])
             if conv.groups == 1 and dilation[0] == 1:
                 return map_convolution(x, conv.weight, conv.bias, stride[0], int(padding[0]))
+    if isinstance(conv, nn.Conv2d | nn.Conv3d):
+        check_reach(conv, x.shape[1:-1])
     y: Tensor = conv(x.movedim(-1, 1)).movedim(1, -1)
     return y

@@ -236,7 +236,8 @@ def test_another_image_size(image: Model) -> None:
     for size in ((18, 16), (16, 15)):
         with pytest.raises(CannotRun, match="is not a whole number of patches of 4"):
             image(torch.randn(1, 3, *size, dtype=torch.float64))
-    for wrong in (torch.randn(3, 16, 16), torch.randn(1, 16, 16, 3), torch.zeros(1, 3, 16, 16, dtype=torch.uint8)):
+    shapes = (torch.randn(3, 16, 16).double(), torch.randn(1, 16, 16, 3).double())
+    for wrong in (*shapes, torch.zeros(1, 3, 16, 16, dtype=torch.uint8)):
         with pytest.raises(CannotRun, match=r"^images are "):
             image(wrong)
 

@@ -28,7 +28,8 @@ class DistilledScores(NamedTuple):
 
 
 class Distilled(Classes):
-    """The head `classes` with a second dense layer beside the first: `DistilledScores` in training, their mean else.
+    """The head `classes` with a second dense layer beside the first: `DistilledScores` in training, their mean else
+    (and in training where they are not to come `apart`).
 
     Both read the same pooled features (EfficientFormer, LeViT); with pool "token" the first of them reads the first
     prefix token and the second the second (DeiT), and the pooled features are (B, 2, C).
@@ -58,4 +59,4 @@ class Distilled(Classes):
         apart = pooled.unbind(1) if self.pool == "token" else (pooled, pooled)
         first, second = (self._dropped(x) for x in apart)
         both = DistilledScores(self.fc(first), self.fc_distilled(second))
-        return both if self.training else both.mean()
+        return both if self.training and self.apart else both.mean()

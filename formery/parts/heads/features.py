@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from ...context import Context
@@ -14,7 +15,8 @@ from .head import Features, Head
 
 
 class MapFeatures(Head):
-    """The body's maps at `indices` (all unless given), as (B, C, H, W) or, with `output_fmt` NHWC, (B, H, W, C).
+    """The body's maps at `indices` (all unless given, the last n for a number), from the first to the last, as
+    (B, C, H, W) or, with `output_fmt` NHWC, (B, H, W, C).
 
     With `norm` each map comes through a norm of its own, as detection and segmentation take them from raw stages
     (ConvNeXt, arXiv 2201.03545, section 4). The model says how wide the maps are (`furnish`).
@@ -27,7 +29,7 @@ class MapFeatures(Head):
         self,
         dim: Widths,
         *,
-        indices: list[int] | None = None,
+        indices: Annotated[list[int], Field(min_length=1)] | PositiveInt | None = None,
         output_fmt: Literal["NCHW", "NHWC"] = "NCHW",
         norm: NormSpec | None = None,
         place: Place | None = None,

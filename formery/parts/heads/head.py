@@ -48,6 +48,12 @@ class Head(Part):
     """Names of its layers that make scores, where it has them."""
     more_in_training: bool = False
     """Whether there are more outputs in training: a tuple, whose losses count alike."""
+    apart: bool = True
+    """Whether outputs that there are in training come apart; else training gives what evaluation does."""
+
+    def set_apart(self, apart: bool) -> None:
+        """Give the outputs of training apart, or what evaluation gives."""
+        self.apart = apart
 
     @property
     def layers(self) -> tuple[str, ...]:

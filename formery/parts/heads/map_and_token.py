@@ -27,7 +27,11 @@ class Scores(NamedTuple):
 
 class MapAndToken(Classes):
     """In evaluation `classes`; in training also scores of the class token in the features' extras, normed by
-    `token_norm`, through a dense layer of their own. Their losses count alike (UniFormer's light models)."""
+    `token_norm`, through a dense layer of their own. Their losses count alike (UniFormer's light models).
+
+    Where outputs are not to come `apart`, training gives scores of the map alone, and the class token's classifier,
+    which then learns nothing, is frozen.
+    """
 
     EXAMPLES = (
         {"num_classes": 3},
@@ -60,10 +64,17 @@ class MapAndToken(Classes):
         if layer is not None:
             draw(layer, std)
         self.token_fc = layer
+        self.set_apart(self.apart)
+
+    def set_apart(self, apart: bool) -> None:
+        super().set_apart(apart)
+        for part in (getattr(self, "token_norm", None), self.token_fc):
+            if part is not None:
+                part.requires_grad_(apart)
 
     def forward(self, features: Features, ctx: Context) -> Any:
         scores = super().forward(features, ctx)
-        if not self.training:
+        if not (self.training and self.apart):
             return scores
         if "token" not in features.extras:
             raise CannotRun("head 'map_and_token' needs a body with a class token beside the map, such as slow_fast")

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...context import Context
 from ...errors import BadSpec
 from ...spec import NormSpec, Place, build
-from ..convolution import LAYOUTS, convolution
+from ..convolution import LAYOUTS, check_reach, convolution
 from ..strides import Natural, Positive, as_stride, per_axis
 from .stem import Stem, check_images, check_videos, image_size
 
@@ -74,5 +74,6 @@ class ConvStem(Stem):
 
     def forward(self, inputs: Tensor, ctx: Context) -> tuple[Tensor, Context]:
         (check_images if self.modality == "image" else check_videos)(inputs, self.conv.in_channels)
+        check_reach(self.conv, inputs.shape[2:])
         x = self.conv(inputs.contiguous(memory_format=LAYOUTS[len(self.grid)])).movedim(1, -1)
         return x if self.norm is None else self.norm(x, ctx), ctx
