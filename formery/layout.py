@@ -48,7 +48,7 @@ class Call:
 
 def ramp(most: float, number: int, count: int) -> float:
     """What block `number` of `count` has of something that rises evenly from 0 in the first to `most` in the last."""
-    return most * number / max(1, count - 1)
+    return most * (number / max(1, count - 1))  # in the last exactly `most`
 
 
 def allocate(count: int, shares: Mapping[str, float], rest: str = REST) -> list[str]:
