@@ -259,8 +259,8 @@ def _checkpoint(
 
 
 def _saved(folder: Path, given: str | None, arguments: Mapping[str, Any], view: Mapping[str, Any]) -> Model:
-    """A model that formery saved: built as it was, in the size, with the channels, classes, pooling, dropout and drop path
-    that are asked for."""
+    """A model that formery saved: built as it was, in the size, with the channels, classes, pooling, dropout and drop
+    path that are asked for."""
     from .model import Model
     from .saving import put
 
@@ -278,9 +278,10 @@ def _saved(folder: Path, given: str | None, arguments: Mapping[str, Any], view: 
             f"{folder} is a rewritten model, which stays as it is; only num_classes and global_pool can be changed"
         )
     resolved = model.resolved if model.plans else model_spec(model.resolved, **changes, **view)
-    dropped = model_spec(model.resolved, **{name: arguments[name] for name in ("drop_rate", "drop_path_rate")})
-    if dropped != model.resolved:
-        tensors, extra = {name: t.clone() for name, t in model.state_dict().items()}, model.extra
+    rates = {name: arguments[name] for name in ("drop_rate", "drop_path_rate") if arguments[name] is not None}
+    if rates and (dropped := model_spec(model.resolved, **rates)) != model.resolved:
+        tensors = {name: t.clone() for name, t in model.state_dict().items()}
+        extra = model.extra
         model.rebuild(dropped)
         model.extra = extra
         put(model, tensors, str(folder))

@@ -153,6 +153,17 @@ def test_weights_of_formerys_names(tmp_path: Path) -> None:
             assert torch.equal(model.forward_features(IMAGES), ours.forward_features(IMAGES))
 
 
+def test_a_saved_model_goes_on_in_timm(tmp_path: Path) -> None:
+    """With the arguments that the script always gives, and another dropout; its weights stay."""
+    ours = formery.create_model("convnext_atto", num_classes=7).eval()
+    ours.save_pretrained(tmp_path)
+    options: dict[str, Any] = {"in_chans": 3, "num_classes": 7, "pretrained_cfg_overlay": {"file": str(tmp_path)}}
+    for rate in (0.0, 0.3):
+        model = timm.create_model("formery_convnext_atto", pretrained=True, drop_rate=rate, **options).eval()
+        assert model.head.dropout == model.resolved["head"]["dropout"] == rate
+        assert torch.equal(scores(model), scores(ours))
+
+
 def test_a_checkpoint_keeps_the_parameters(tmp_path: Path) -> None:
     """An optimizer that holds them goes on doing so; the dialect's order of norm and pooling is adopted."""
     theirs = peer("poolformer_s12", num_classes=7).eval()
