@@ -84,8 +84,8 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     except Terminated:
         raise
-    except KeyboardInterrupt:
-        _tell("interrupted")
+    except KeyboardInterrupt as error:
+        _tell(f"interrupted {error}".rstrip())
         return INTERRUPTED
     except Exception as error:
         message = faults.message(error, arguments)

@@ -88,6 +88,10 @@ def _check_name(text: str, path: Path) -> None:
         cards.canonical(text)
     except UnknownName as error:
         if path.is_dir():
+            from ..training.started import how_to_go_on
+
+            if (hint := how_to_go_on(path)) is not None:
+                raise BadFile(f"{text} holds no model yet: its training was interrupted {hint}") from None
             raise BadFile(f"{text} holds no saved model: {CONFIG} and {WEIGHTS} are needed") from None
         if path.exists():
             raise BadFile(f"{text} is no model; give {_lowered(MODEL_HELP)}") from None

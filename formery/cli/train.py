@@ -61,11 +61,17 @@ def command(
     resume: bool = typer.Option(False, "--resume", help="Go on with an interrupted training in --out."),
     as_json: bool = JSON,
 ) -> None:
-    """Train a model: a recipe, or a name, spec or saved model on data. Interrupted, it goes on with --resume.
+    """Train a model: a recipe, or a name, spec or saved model on data.
+
+    Interrupted, it goes on by --resume with the options it was started with.
 
     Example: [bold]formery train vit_tiny photos/ --steps 2000[/bold], [bold]formery train runs/photos others/
     --epochs 20 --layer-decay 0.7[/bold], [bold]formery train recipes/digits_small.yaml[/bold]
     """
+    from ..training.processes import is_first
+    from ..training.started import how_to_go_on
+    from . import Terminated
+
     named = {
         "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "eval_every": eval_every,
         "precision": precision, "layer_decay": layer_decay,
@@ -81,9 +87,15 @@ def command(
     recipe = Path(model).suffix.lower() in SPEC_SUFFIXES and is_recipe(read_mapping(model))
     if recipe:
         _check_begin(model, begin)
-    facts = (_recipe if recipe else partial(_single, begin=begin))(model, data, out, changes, given, seed, how)
-    from ..training.processes import is_first
-
+    try:
+        facts = (_recipe if recipe else partial(_single, begin=begin))(model, data, out, changes, given, seed, how)
+    except (KeyboardInterrupt, SystemExit) as error:  # Ctrl-C, and SIGTERM
+        if isinstance(error, Terminated) or (hint := how_to_go_on(_place(model, out, recipe))) is None:
+            raise
+        if isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(hint) from None
+        say(f"stopped {hint}", stderr=True)
+        raise
     if not is_first(how["devices"]):
         return
     if as_json:
@@ -107,7 +119,7 @@ def _recipe(
 
     if data:
         raise BadSpec(f"{path} is a recipe and names its own data; leave {data} out, or give --set data.source={data}")
-    place = folder_to_write(out or f"runs/{Path(path).stem}")
+    place = folder_to_write(str(_place(path, out, recipe=True)))
     overrides = {f"model.{glob}" if glob.partition(".")[0] in MODEL else glob: v for glob, v in changes.items()}
     overrides |= {f"train.{name}": value for name, value in given.items()}
     if seed is not None:
@@ -125,6 +137,7 @@ def _single(
     """Train a spec from its first weights, or a trained model further."""
     from ..errors import BadSpec
     from ..training.config import TrainConfig
+    from ..training.started import recall
 
     if not data:
         raise BadSpec(f"train {model} on what? give data: {DATA_HELP}")
@@ -134,19 +147,26 @@ def _single(
         raise BadSpec(f"{model} is built as it was saved; --set of its spec goes with names and spec files")
     if begin["weights"] and subject.kind != "spec":
         raise BadSpec(f"{model} brings its own weights; leave --weights out")
-    config = {"seed": seed or 0, **beside["train"], **given}
-    if begin["epochs"] is None or "steps" in config:
-        TrainConfig.of(config)
-    check_data(data)
+    config = {**({} if seed is None else {"seed": seed}), **beside["train"], **given}
     place = folder_to_write(out or _home(subject))
+    known = recall(place) if how["resume"] else {}
+    if begin["epochs"] is None or "steps" in config:
+        TrainConfig.of({"steps": known["steps"], **config} if known else config)
+    check_data(data)
 
     from ..training.single import train_one
 
     start: Mapping[str, Any] | Path = subject.path if subject.kind != "spec" else subject.spec or {}
     facts = train_one(
-        start, data, place, config, changes=inside or None, options=beside["data"], task=beside["task"], **begin, **how
-    )
+        start, data, place, config, changes=inside or None, options=beside["data"], task=beside["task"], called=model,
+        **begin, **how,
+    )  # fmt: skip
     return facts | {"out": str(place)}
+
+
+def _place(model: str, out: str, recipe: bool) -> Path:
+    """Where a run goes."""
+    return Path(out or (f"runs/{Path(model).stem}" if recipe else _home(find(model))))
 
 
 def _check_begin(recipe: str, begin: dict[str, Any]) -> None:

@@ -10,13 +10,14 @@ from ..files import write_json
 from . import facts
 from . import pictures as draw
 from .processes import is_first
+from .started import TRAINING as TRAINING
 
 if TYPE_CHECKING:
     from ..model import Model
     from ..tasks.task import Task
     from .loop import TrainResult
 
-RESULT, MODEL, TRAINING = "result.json", "model", "training"
+RESULT, MODEL = "result.json", "model"
 """What a run writes into its folder."""
 
 

@@ -24,7 +24,7 @@ from ..runtime.given import open_for
 from ..spec import Spec
 from ..tasks import task_of
 from ..tasks.task import Task
-from . import arithmetic, checkpoint, journal
+from . import arithmetic, checkpoint, journal, started
 from .checkpoint import Checkpoint
 from .config import TrainConfig
 from .journal import Entry
@@ -83,6 +83,7 @@ def train(
     until: int | None = None,
     on_progress: OnProgress | None = None,
     quiet: bool = False,
+    told: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> TrainResult:
     """Train `model` in place; afterwards it holds the weights of the best judgement and is in eval mode.
@@ -95,7 +96,8 @@ def train(
     bit for bit on one machine's CPU. devices: "auto" (one, the best), "cpu", "cuda", "mps", or how many. workers:
     processes that prepare batches. time_limit: seconds of this call after which it stops, judged and resumable. until:
     pause after this step (a race goes on with those that are worth it); a paused model keeps its last weights.
-    on_progress: told of every judgement; False stops.
+    on_progress: told of every judgement; False stops. told: plain data about its start, kept in the folder for whoever
+    resumes it.
 
     Ctrl-C and SIGTERM end the step, write a checkpoint and then stop the program as usual. BadSpec for options that do
     not fit, and models that do not fit the data or have nothing to train; Unwritable for a folder that holds another
@@ -123,6 +125,8 @@ def train(
     job = _Job(run, teller, time_limit, until, on_progress)
     with taken(place) if place is not None and first else nullcontext():
         resumed, source = _resumed(run, resume, teller)
+        if resumed is None and place is not None and told is not None and first:
+            started.note(place, told, settled.steps)
         with _random_state(devices), _arithmetic(resumed):
             task.check_model(model, data)
             try:
@@ -203,6 +207,7 @@ def _resumed(run: Run, resume: bool, teller: Reporter) -> tuple[Checkpoint | Non
     for fault in faults:
         teller.say(f"{fault}; going on from the one before")
     if resumed is None:
+        teller.say(f"there is no training to go on with in {run.folder}; starting at the first step")
         journal.cut(run.folder, -1)
         return None, ""
     _check_identity(resumed.state["identity"], run.identity, run.folder)

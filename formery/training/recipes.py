@@ -29,11 +29,12 @@ from ..tasks import task_of
 from . import pictures as draw
 from .changes import put
 from .config import TrainConfig
-from .finishing import RESULT, TRAINING, finished
+from .finishing import RESULT, finished
 from .loop import OnProgress, TrainResult, train
 from .pretrained import fitted, loaded
 from .processes import is_first
 from .start import check_overruled, fresh_model, sized_by
+from .started import TRAINING, recall
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -230,11 +231,14 @@ def run_recipe(
 
     Into `out` go `model/` (the best weights), `training/` (curve, checkpoints), `result.json` (recipe, resolved spec,
     seeds, digest of the data, metrics, versions, machine), and `pictures/` where they are asked for. Unwritable where
-    `out` holds another run and `resume` is not asked for.
+    `out` holds another run and `resume` is not asked for; a resumed one keeps the overrides it was started with.
     """
-    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    recipe = changed(recipe, overrides or {})
     out = Path(out)
+    called = None if isinstance(recipe, Recipe) else str(recipe)
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    if resume:
+        overrides = {**recall(out).get("overrides", {}), **(overrides or {})}
+    recipe = changed(recipe, overrides or {})
     if not resume and (out / RESULT).exists():
         raise Unwritable(f"{out} holds a run already; choose another place, or go on with resume")
     task = task_of(recipe.task)
@@ -248,6 +252,7 @@ def run_recipe(
     training = train(
         model, data, task, recipe.config, folder=out / TRAINING, resume=resume, devices=devices, workers=workers,
         time_limit=time_limit, on_progress=on_progress, quiet=quiet,
+        told={"model": called, "recipe": True, "overrides": dict(overrides or {})},
     )  # fmt: skip
     told = {
         "title": recipe.title,

@@ -16,11 +16,12 @@ from ..tasks import task_of
 from ..tasks.task import Task
 from . import pictures as draw
 from .config import TrainConfig
-from .finishing import RESULT, TRAINING, finished
+from .finishing import RESULT, finished
 from .loop import train
 from .pretrained import fitted, loaded
 from .processes import is_first
 from .start import check_overruled, sized_by
+from .started import TRAINING, merged, recall
 
 LONGEST = 1 << 40
 """Steps, where the data are yet to say how many epochs are."""
@@ -45,6 +46,7 @@ def train_one(
     devices: str | int = "auto",
     time_limit: float | None = None,
     quiet: bool = False,
+    called: str | None = None,
 ) -> dict[str, Any]:
     """Train a spec from its first weights, or the saved model in a folder further, and save it to `out`/model.
 
@@ -52,14 +54,26 @@ def train_one(
     and order. task, options: options of the data's task and of their opener. changes: overrides of the spec. weights:
     published ones, for a spec. image_size: of the images, to which a trained model is resized. drop_path: stochastic
     depth of the last block. workers: processes that prepare batches. pictures: whether curves, augmented images and
-    predictions are drawn into `out`/pictures. Returns the content of `out`/result.json. A trained model sees the data
-    at its own size, normalised as those of its first training; a classifier gets a fresh last layer where the classes
-    are others. Unwritable where `out` holds another run.
+    predictions are drawn into `out`/pictures. resume: go on with the training in `out`, with the options it was started
+    with; what is given again must agree. called: the model, as it is to be named. Returns the content of
+    `out`/result.json. A trained model sees the data at its own size, normalised as those of its first training; a
+    classifier gets a fresh last layer where the classes are others. Unwritable where `out` holds another run.
     """
     out = Path(out)
     if not resume and (out / RESULT).exists():
         raise Unwritable(f"{out} holds a run already; choose another place, or go on with resume")
     given = config.model_dump(exclude_unset=True) if isinstance(config, TrainConfig) else dict(config)
+    told: dict[str, Any] = {
+        "config": given, "task": task or {}, "changes": changes or {}, "options": options or {}, "weights": weights,
+        "image_size": image_size, "drop_path": drop_path, "epochs": epochs,
+    }  # fmt: skip
+    if resume:
+        told = _as_before(recall(out), told)
+        given, task, changes, options = (told[name] for name in ("config", "task", "changes", "options"))
+        weights, image_size, drop_path, epochs = (
+            told[name] for name in ("weights", "image_size", "drop_path", "epochs")
+        )
+    told |= {"model": called or (None if isinstance(model, Mapping) else str(model)), "data": _called(source)}
     if epochs is not None and "steps" in given:
         raise BadSpec("steps and epochs both say how long to train; give one of them")
     settled = TrainConfig.of(given if epochs is None else given | {"steps": LONGEST})
@@ -78,9 +92,24 @@ def train_one(
         draw.before(data, out)
     result = train(
         net, data, chosen, settled, folder=out / TRAINING, resume=resume, devices=devices, workers=workers,
-        time_limit=time_limit, quiet=quiet,
+        time_limit=time_limit, quiet=quiet, told=told,
     )  # fmt: skip
     return finished(net, data, chosen, result, out, devices=devices, pictures=pictures)
+
+
+def _as_before(before: Mapping[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Options of a training's start, with what is given again instead; steps and epochs are one another's."""
+    named = {name: value for name, value in given.items() if value is not None}
+    kept = {name: value for name, value in before.items() if name in given}
+    if "steps" in given["config"]:
+        kept.pop("epochs", None)
+    elif "epochs" in named:
+        kept["config"] = {name: value for name, value in kept.get("config", {}).items() if name != "steps"}
+    return dict.fromkeys(given) | merged(kept, named)
+
+
+def _called(source: Any) -> str | None:
+    return str(source) if isinstance(source, str | Path) else None
 
 
 def steps_of(epochs: float, data: Any, task: Task, batch_size: int) -> int:

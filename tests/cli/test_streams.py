@@ -148,7 +148,9 @@ def test_an_interrupted_training_says_so_and_goes_on(made: Path, tmp_path: Path)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert said.splitlines()[-1] == "interrupted"
+    last = said.splitlines()[-1]
+    assert last.startswith("interrupted after step ")
+    assert last.endswith(f" of 1000000; go on by: formery train {made / 'image.yaml'} digits --out {out} --resume")
     assert "Traceback" not in said
     assert not (out / "result.json").exists()
     assert list(out.glob("training/checkpoints/*"))

@@ -66,6 +66,37 @@ def test_a_stopped_training_goes_on(ask: Ask, tmp_path: Path, refused: Callable[
 
 
 @pytest.mark.usefixtures("shop")
+def test_what_a_training_was_started_with_need_not_be_said_again(
+    ask: Ask, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    out, start = tmp_path / "run", ["train", "image.yaml", "digits", "--resume", "--out"]
+    more = ["--epochs", 1, "--batch-size", 32, "--eval-every", 20, "--seed", 3, "--drop-path", 0.1]
+    more += ["--set", "train.ema=0.9", "--set", "data.shifts=0", "--set", "body.blocks.0.channel=swiglu"]
+    more += ["--set", "task.label_smoothing=0.1"]
+    first = ask(*start[:-2], *more, "--minutes", 1e-9, "--out", out)
+    assert first.code == 0, first.err
+    assert "no training to go on with" not in first.err
+    steps = json.loads((out / "result.json").read_text())["config"]["steps"]
+    (out / "result.json").unlink()
+    (out / "model").rename(tmp_path / "model")
+    how = f"go on by: formery train image.yaml digits --out {out} --resume"
+    for arguments in (["show", out], ["predict", out, "photos"], ["train", out, "digits", "--steps", 1]):
+        said = refused(*arguments)
+        assert f"{out} holds no model yet: its training was interrupted after step " in said
+        assert how in said
+    assert "learning_rate is 0.5, the training in" in refused(*start, out, "--learning-rate", 0.5)
+    assert "steps is 3, the training in" in refused(*start, out, "--steps", 3)
+    assert f"steps is {2 * steps}, the training in" in refused(*start, out, "--epochs", 2)
+    facts = ask(*start, out, "--json").json
+    assert (facts["status"], facts["steps"]) == ("finished", steps)
+    assert ask(*start[:-2], *more, "--out", tmp_path / "whole").code == 0
+    resumed, whole = (formery.Model.from_pretrained(f / "model").state_dict() for f in (out, tmp_path / "whole"))
+    assert all(torch.equal(resumed[key], whole[key]) for key in whole)
+    answer = ask(*start, tmp_path / "new", *SHORT)
+    assert f"there is no training to go on with in {tmp_path / 'new' / 'training'}; starting at" in answer.err
+
+
+@pytest.mark.usefixtures("shop")
 def test_a_saved_model_is_trained_further(ask: Ask, tmp_path: Path) -> None:
     further = ["--steps", "20", "--batch-size", "32", "--eval-every", "20", "--learning-rate", "0.0001"]
     facts = ask("train", "image", "digits", *further, "--out", tmp_path / "run", "--json").json
@@ -254,7 +285,11 @@ def test_tuning_from_the_command_line(made: Path, ask: Ask, tmp_path: Path, refu
         (["image.yaml", "digits", *SHORT, "--augment", "strong"], "no preset is called 'strong'"),
         (["image.yaml", "digits", *SHORT, "--set", "data.augment.crop=3"], "augment.crop"),
         (["image.yaml", "digits", *SHORT, "--layer-decay", "2"], "less than or equal to 1"),
-        (["image.yaml", "digits", *SHORT, "--teacher", "nosuch"], "nothing to teach"),
+        (
+            ["image.yaml", "digits", *SHORT, "--teacher", "nosuch"],
+            "distill.teacher nosuch: no model is called 'nosuch'",
+        ),
+        (["image.yaml", "digits", *SHORT, "--teacher", "vit_tiny"], "nothing to teach"),
         (
             ["image.yaml", "digits", *SHORT, "--teacher", "image", "--set", "train.distill.form=firm"],
             "'soft' or 'hard'",
