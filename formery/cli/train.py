@@ -11,7 +11,7 @@ import typer
 
 from .models import SPEC_SUFFIXES, Subject, changes_of, find, is_recipe, read_mapping
 from .options import DATA_HELP, LARGEST_SEED, MODEL_HELP, above_zero
-from .output import JSON, emit, say
+from .output import JSON, counted, emit, say
 from .places import check_data, folder_to_write, run_folder
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -58,6 +58,9 @@ def command(
     ),
     workers: int = typer.Option(0, min=0, max=256, help="Processes that prepare batches."),
     pictures: bool = typer.Option(True, help="Draw curves, augmented images and predictions into DIR/pictures."),
+    skip_broken: bool = typer.Option(
+        False, "--skip-broken", help="Leave out images that cannot be read, and say how many; else they stop it."
+    ),
     resume: bool = typer.Option(False, "--resume", help="Go on with an interrupted training in --out."),
     as_json: bool = JSON,
 ) -> None:
@@ -81,6 +84,8 @@ def command(
     for path, value in (("data.augment.like", augment), ("train.distill.teacher", teacher)):
         if value:
             changes[path] = value
+    if skip_broken:
+        changes["data.broken"] = "skip"
     how: dict[str, Any] = {"resume": resume, "devices": _devices(devices), "workers": workers, "pictures": pictures}
     begin = {"weights": weights or None, "image_size": image_size, "drop_path": drop_path, "epochs": epochs}
     how["time_limit"] = None if minutes is None else 60 * minutes
@@ -98,6 +103,11 @@ def command(
         raise
     if not is_first(how["devices"]):
         return
+    if left := facts.get("data", {}).get("broken"):
+        say(
+            f"{counted(left, 'image')} could not be read and were left out: {facts['data']['first_broken']}",
+            stderr=True,
+        )
     if as_json:
         emit(facts)
         return

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import BadData, BadSpec
+from ..errors import BadData, BadFile, BadSpec, FormeryError
 from .arrays import size_of
 from .augment import augmentation_of
 from .decode import FITS, INTERPOLATIONS, SUFFIXES, check_choice, decode, header, read_bytes
@@ -23,6 +23,8 @@ from .splits import by_content, check_names, given_parts
 
 WORKERS = 4
 LARGEST = 64
+FIRST = 3
+"""Broken files that are named beside the first one."""
 FEW = 4096
 """Training images that mean and deviation are taken from, where files are known by their names."""
 
@@ -44,6 +46,7 @@ def image_folder(
     augment: str | Mapping[str, Any] | None = None,
     crop_from: int | None = None,
     known_by: Literal["content", "names"] = "content",
+    broken: Literal["stop", "skip"] = "stop",
     memory: int = 2**31,
 ) -> ImageData:
     """The images of `folder`, classes named by its sub-folders.
@@ -55,16 +58,23 @@ def image_folder(
     `augmentation_of` takes them; crop_from: the side that random crops are taken from, where it is larger than
     image_size. known_by: `content` reads and decodes every file at once, so that copies stay together and broken files
     are found; `names` trusts paths and sizes of files, for sets too large for that, and needs image_size and in_chans.
+    broken: whether files that cannot be read stop it, all of them counted, or are left out (`notes` says how many).
     """
     folder = Path(folder)
     check_choice("known_by", known_by, ("content", "names"))
     if known_by == "names" and (image_size is None or in_chans is None):
         raise BadSpec("known_by='names' opens no file before training; give image_size and in_chans too")
     check_choice("interpolation", interpolation, INTERPOLATIONS)
+    if known_by == "names" and broken == "skip":
+        raise BadSpec("known_by='names' opens no file before training; broken='skip' goes with 'content'")
     check_choice("fit", fit, FITS)
+    check_choice("broken", broken, ("stop", "skip"))
     check_choice("in_chans", in_chans, (None, 1, 3))
     files, labels, classes, given, others = listing(folder)
-    heads = [] if known_by == "names" else [header(file) for file in files]
+    faults: dict[Path, FormeryError] = {}
+    heads = [] if known_by == "names" else headers(files, faults)
+    if not heads and known_by != "names":
+        raise unreadable(faults, len(files))
     size = size_of(image_size) or natural_size(heads)
     preprocess: dict[str, Any] = {
         "size": list(size),
@@ -72,7 +82,14 @@ def image_folder(
         "interpolation": interpolation,
         "fit": fit,
     }
-    pictures, contents = trusted(files, folder, preprocess) if known_by == "names" else scan(files, preprocess, memory)
+    if known_by == "names":
+        pictures, contents = trusted(files, folder, preprocess)
+    else:
+        whole = [file for file in files if file not in faults]
+        pictures, contents = scan(whole, preprocess, memory, faults)
+        if faults and (broken == "stop" or not contents):
+            raise unreadable(faults, len(files))
+        files, labels, given = without(faults, files, labels, given)
     larger = None if crop_from is None else _larger(files, preprocess, size_of(crop_from) or size, memory, known_by)
     parts = by_content(contents, labels, classes, splits, seed=split_seed, given=given)
     return ImageData(
@@ -86,10 +103,45 @@ def image_folder(
         augmentation=augmentation_of(augment, size=size, shifts=shifts, flips=flips, zoom=zoom, rotation=rotation),
         preprocess=preprocess,
         notes={"other_files": others, "split_by": "folders" if given else known_by}
-        | ({} if larger is None else {"crop_from": crop_from}),
+        | ({} if larger is None else {"crop_from": crop_from})
+        | ({"broken": len(faults), "first_broken": str(next(iter(faults.values())))} if faults else {}),
         larger=larger,
         few=FEW if known_by == "names" else None,
     )
+
+
+def headers(files: Sequence[Path], faults: dict[Path, FormeryError]) -> list[tuple[int, int, bool]]:
+    """(width, height, grey or not) of the files that can be opened; the others go into `faults`."""
+    found = []
+    for file in files:
+        try:
+            found.append(header(file))
+        except (BadData, BadFile) as error:
+            faults[file] = error
+    return found
+
+
+def unreadable(faults: Mapping[Path, FormeryError], num: int) -> FormeryError:
+    """The error for files that cannot be read: how many of `num` there are, why the first, and the next few."""
+    (first, *others) = faults
+    hint = "'train --skip-broken' (broken='skip') leaves out what cannot be read"
+    if not others:
+        return type(faults[first])(f"{faults[first]}; {hint}")
+    also = ", ".join(shown(file) for file in others[:FIRST]) + (", ..." if len(others) > FIRST else "")
+    return BadData(f"{len(faults)} of {num} images cannot be read: {faults[first]}; likewise {also}; {hint}")
+
+
+def without(
+    faults: Mapping[Path, FormeryError],
+    files: Sequence[Path],
+    labels: Sequence[int],
+    given: Mapping[str, Sequence[int]] | None,
+) -> tuple[list[Path], list[int], dict[str, list[int]] | None]:
+    """The files, their classes and their places in the parts, but for those in `faults`."""
+    kept = [item for item, file in enumerate(files) if file not in faults]
+    place = {item: number for number, item in enumerate(kept)}
+    parts = {name: [place[item] for item in items if item in place] for name, items in (given or {}).items()}
+    return [files[item] for item in kept], [labels[item] for item in kept], parts or None
 
 
 def trusted(files: Sequence[Path], folder: Path, preprocess: dict[str, Any]) -> tuple[Pictures, list[bytes]]:
@@ -104,7 +156,7 @@ def _larger(
     if min(size) < min(preprocess["size"]):
         raise BadSpec(f"crop_from={size[0]} must be at least the image_size {preprocess['size'][0]}")
     wider = preprocess | {"size": list(size)}
-    return Decoded(files, wider) if known_by == "names" else scan(files, wider, memory)[0]
+    return Decoded(files, wider) if known_by == "names" else scan(files, wider, memory, {})[0]
 
 
 def listing(folder: Path) -> tuple[list[Path], list[int], list[str], dict[str, list[int]] | None, int]:
@@ -145,23 +197,37 @@ def listing(folder: Path) -> tuple[list[Path], list[int], list[str], dict[str, l
     return files, labels, classes, given if parts else None, others
 
 
-def scan(files: Sequence[Path], preprocess: dict[str, Any], memory: int) -> tuple[Pictures, list[bytes]]:
-    """(the images, sha256 of each file's bytes). All are decoded once, so that a broken file is found now."""
+def scan(
+    files: Sequence[Path], preprocess: dict[str, Any], memory: int, faults: dict[Path, FormeryError]
+) -> tuple[Pictures, list[bytes]]:
+    """(the images that can be read, sha256 of each one's bytes); others go into `faults`.
+
+    All are decoded once, so that a broken file is found now.
+    """
     shape = (preprocess["channels"], *preprocess["size"])
     held = torch.empty((len(files), *shape), dtype=torch.uint8) if len(files) * int(np.prod(shape)) <= memory else None
 
-    def read(file: Path) -> tuple[bytes, NDArray[np.uint8]]:
-        content = read_bytes(file)
-        return hashlib.sha256(content).digest(), decode(content, file, preprocess)
+    def read(file: Path) -> tuple[bytes, NDArray[np.uint8]] | FormeryError:
+        try:
+            content = read_bytes(file)
+            return hashlib.sha256(content).digest(), decode(content, file, preprocess)
+        except (BadData, BadFile) as error:
+            return error
 
-    contents = []
+    contents: list[bytes] = []
     with ThreadPoolExecutor(WORKERS) as pool:
         for start in range(0, len(files), 256):
-            for item, (content, pixels) in enumerate(pool.map(read, files[start : start + 256]), start):
-                contents.append(content)
+            some = files[start : start + 256]
+            for file, found in zip(some, pool.map(read, some), strict=True):
+                if isinstance(found, FormeryError):
+                    faults[file] = found
+                    continue
                 if held is not None:
-                    held[item] = torch.from_numpy(pixels)
-    return Held(held) if held is not None else Decoded(files, preprocess), contents
+                    held[len(contents)] = torch.from_numpy(found[1])
+                contents.append(found[0])
+    if held is None:
+        return Decoded([file for file in files if file not in faults], preprocess), contents
+    return Held(held[: len(contents)]), contents
 
 
 class Decoded:

@@ -306,3 +306,21 @@ def test_tuning_from_the_command_line(made: Path, ask: Ask, tmp_path: Path, refu
 @pytest.mark.usefixtures("shop")
 def test_mistakes_in_tuning(arguments: list[str], says: str, tmp_path: Path, refused: Callable[..., str]) -> None:
     assert says in refused("train", *arguments, "--out", tmp_path / "run")
+
+
+@pytest.mark.usefixtures("shop")
+def test_broken_images_are_left_out_and_counted(ask: Ask, tmp_path: Path, refused: Callable[..., str]) -> None:
+    from formery.data.shapes import write_shapes
+
+    images = write_shapes(tmp_path / "images", 6, size=8, kinds=["disc", "star4"])
+    for number in range(2):
+        (images / "disc" / f"x{number}.png").write_bytes(b"nothing")
+    arguments = ["train", "image.yaml", images, *SHORT, "--image-size", 8, "--out", tmp_path / "run"]
+    said = refused(*arguments)
+    assert "2 of 14 images cannot be read" in said
+    assert "x0.png" in said
+    assert "x1.png" in said
+    assert "--skip-broken" in said
+    answer = ask(*arguments, "--skip-broken", "--no-pictures")
+    assert answer.code == 0, answer.err
+    assert "2 images could not be read and were left out: " in answer.err

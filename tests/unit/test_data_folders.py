@@ -268,6 +268,44 @@ def test_faults_are_named_in_one_line(folder, fault):
     assert "object at 0x" not in str(caught.value)
 
 
+def test_all_broken_files_are_counted_or_left_out(folder):
+    whole = open_data(folder)
+    for number in range(1, 5):
+        (folder / "dots" / f"x{number}.png").write_bytes(b"nothing")
+    half = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40), np.uint8))
+    (folder / "dots" / "x5.png").write_bytes(content(half)[:900])  # its header is whole
+    said = (
+        r"5 of 41 images cannot be read: .*x1\.png is not a readable .*; likewise .*x2\.png, .*, \.\.\.; 'train --skip"
+    )
+    with pytest.raises(BadData, match=said):
+        open_data(folder)
+    data = open_data(folder, broken="skip")
+    assert data.digest == whole.digest
+    assert data.labels.tolist() == whole.labels.tolist()
+    assert torch.equal(data.batch_of(data.parts.test)[0], whole.batch_of(whole.parts.test)[0])
+    assert data.describe()["broken"] == 5
+    assert "broken" not in whole.describe()
+    late = open_data(folder, broken="skip", memory=0)
+    assert torch.equal(late.batch_of(late.parts.test)[0], whole.batch_of(whole.parts.test)[0])
+    with pytest.raises(BadSpec, match="broken='skip' goes with 'content'"):
+        open_data(folder, known_by="names", image_size=32, in_chans=3, broken="skip")
+    for file in folder.rglob("*.png"):
+        file.write_bytes(b"nothing")
+    with pytest.raises(BadData, match="41 of 41 images cannot be read"):
+        open_data(folder, broken="skip")
+
+
+def test_broken_files_are_left_out_of_given_parts(drawn, tmp_path):
+    for part in ("train", "val"):
+        shutil.copytree(drawn, tmp_path / part)
+    whole = open_data(tmp_path)
+    (tmp_path / "train" / "blobs" / "0.png").write_bytes(b"nothing")
+    data = open_data(tmp_path, broken="skip")
+    assert data.describe()["broken"] == 1
+    assert len(data.parts.validation) == len(whole.parts.validation)
+    assert torch.equal(data.validation().labels.sort()[0], whole.validation().labels.sort()[0])
+
+
 def test_constant_images_where_the_parts_are_given(tmp_path):
     for part in ("train", "val", "test"):
         for name in ("a", "b"):
