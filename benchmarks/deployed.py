@@ -15,9 +15,10 @@ from torch import Tensor, nn
 import formery
 from formery.errors import CannotRewrite, CannotRun
 from formery.measure import Comparison, Work, compare, count_macs
+from formery.measure.inputs import nominal_shape
 from formery.runtime.deploy.agreement import agreement, outputs
 from formery.runtime.deploy.forms import FORMS, Runner, compiled, runner
-from formery.runtime.deploy.photographs import pictures
+from formery.runtime.deploy.photographs import crops, normalised
 from formery.runtime.deploy.rewriting import exact
 from formery.runtime.export import export_onnx
 from formery.runtime.int8 import quantise
@@ -67,7 +68,7 @@ def measured(
             with suppress(CannotRewrite):
                 formery.rewrites.apply(own, rewrite)
         export_onnx(own, folder / "model.onnx")
-        photographs, others = pictures(own, None, 128).tensor_split(2)
+        photographs, others = normalised(crops(128, nominal_shape(own)[1:]), own).tensor_split(2)
         quantise(folder / "model.onnx", folder / "int8.onnx", iter(others.split(8)))
         runs: dict[str, Runner] = {"timm, compiled": peer(theirs, images, threads)}
         runs |= {form: runner(form, own, folder, "contiguous", threads=threads) for form in SERVED}

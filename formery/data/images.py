@@ -98,6 +98,8 @@ class ImageData:
         if larger is not None and augmentation.crop is None:
             raise BadSpec("crop_from is the size that random crops are taken from; give augment's crop too")
         self.larger = pictures if larger is None else larger
+        self.options: dict[str, Any] = {}
+        """With which `open_data` opened it, as far as they decide which images there are and the part of each."""
         self.pictures = pictures
         self.labels = torch.tensor(list(labels), dtype=torch.int64)
         self.classes = list(classes)

@@ -13,6 +13,10 @@ from ..registry import find, index, nearest
 if TYPE_CHECKING:
     from .contract import Data
 
+SHOWING = ("image_size", "in_chans", "interpolation", "fit", "crop_from", "memory", "augment", "shifts", "flips",
+           "zoom", "rotation")  # fmt: skip
+"""Options that say how items are shown; the others decide which there are, and the part of each."""
+
 
 def open_data(source: Any, *, task: str | None = None, seed: int = 0, **options: Any) -> Data:
     """Data to train on and to be judged by.
@@ -34,6 +38,8 @@ def open_data(source: Any, *, task: str | None = None, seed: int = 0, **options:
     else:
         check_options(opener, len(arguments), str(source) if isinstance(source, (str, Path)) else "arrays", options)
         data = opener(*arguments, seed=seed, **options)
+        if hasattr(data, "options"):
+            data.options = {name: value for name, value in options.items() if name not in SHOWING}
     if task is not None and data.task != task:
         raise BadData(f"{data.name} is {data.modality} data for the task {data.task}, not {task}")
     return data

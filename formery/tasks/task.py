@@ -105,7 +105,8 @@ class Task:
 
     def extra(self, data: Any) -> dict[str, Any]:
         """What a saved model of this task carries along: plain data for those who use it."""
-        return {"task": self.describe(), "data": {"name": data.name, "digest": data.digest}}
+        options = {"options": dict(found)} if (found := getattr(data, "options", None)) else {}
+        return {"task": self.describe(), "data": {"name": data.name, "digest": data.digest, **options}}
 
 
 def check_split(split: str) -> None:

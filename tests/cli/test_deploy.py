@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from formery.data import open_data
 from tests.cli.conftest import Answer
 
 Ask = Callable[..., Answer]
@@ -17,11 +18,14 @@ def test_what_is_said_and_what_serves_afterwards(shop: Path, ask: Ask, tmp_path:
     assert "fold: " in answer.out
     assert "packed" in answer.out
     assert f"written to {place}" in answer.out
+    judged = len(open_data("digits").validation())
+    assert f"judged on {judged} images of the validation part of digits" in answer.out
     assert "form: packed" in answer.err
     assert sorted(p.name for p in place.iterdir()) == ["config.json", "deploy.json", "deploy.png", "model.safetensors"]
     report = ask("deploy", "image", "--out", tmp_path / "again", "--forms", "", *quick, "--json").json
     assert report["chosen"] == "eager"
-    assert report["images"] == "photographs of scikit-learn"
+    assert report["images"] == "images of the validation part of digits", "what it was trained on"
+    assert report["judged"] == judged
     rows = ask("predict", place, "photos", "--json").out.splitlines()
     assert len(rows) == len(ask("predict", "image", "photos", "--json").out.splitlines())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,17 @@ from torch import nn
 from torch.nn import functional as F
 
 from formery import registry
-from formery.errors import BadFile, BadSpec, CannotRewrite, CannotRun
+from formery.errors import BadData, BadFile, BadSpec, CannotRewrite, CannotRun
 from formery.model import Model
 from formery.parts.dense import Dense
 from formery.rewrites.rewrite import Exact
 from formery.runtime.deploy import deploy, forms_of, opened
 from formery.runtime.deploy.agreement import agreement
 from formery.runtime.deploy.convolved import Convolved, by_convolutions
+from formery.runtime.deploy.evidence import Evidence, evidence
 from formery.runtime.deploy.forms import FORMS
-from formery.runtime.deploy.photographs import crops, pictures
-from formery.runtime.deploy.run import fits
+from formery.runtime.deploy.photographs import crops, normalised
+from formery.runtime.deploy.run import unfit
 from formery.runtime.predict import open_predictor
 
 SPEC = {
@@ -69,7 +71,7 @@ def test_what_is_left_in_the_folder(model: Model, tmp_path: Path) -> None:
     assert all(row["difference"] < 1e-4 for row in report.rows if row["form"] in ("eager", "packed", "onnx"))
     assert any("form: onnx" in line for line in told)
     assert json.loads((tmp_path / "out" / "deploy.json").read_text())["chosen"] == report.chosen
-    images = pictures(model, count=3)
+    images = normalised(crops(3, (3, 32, 32)), model)
     run = opened(tmp_path / "out", "eager")
     torch.testing.assert_close(run(images), model(images), rtol=1e-4, atol=1e-4)
     assert opened(tmp_path / "out").form == report.chosen
@@ -93,9 +95,10 @@ def test_only_what_agrees_is_chosen() -> None:
     found = agreement(scores, other)
     assert found.top1 == 0.75
     assert found.difference == pytest.approx(1 / 3)
-    assert fits(FORMS["int8"], found, 0.7)
-    assert not fits(FORMS["int8"], found, 0.8)
-    assert not fits(FORMS["onnx"], found, 0.7), "it promises no more than rounding"
+    own = Evidence(scores, scores, "images", own=True)
+    assert unfit(FORMS["int8"], found, 0.7, own) is None
+    assert unfit(FORMS["int8"], found, 0.8, own) == "the likeliest class stays on 75.0% of 4 images, less than 80 %"
+    assert "more than rounding" in str(unfit(FORMS["onnx"], found, 0.7, own))
     assert agreement(scores, scores * float("nan")).difference == float("inf")
 
 
@@ -184,3 +187,55 @@ def test_dense_layers_as_convolutions_compute_the_same() -> None:
     assert list(named.state_dict()) == ["0.weight", "0.bias", "1.weight", "1.bias"]
     assert type(named[1]) is Convolved
     assert type(by_convolutions(nn.Linear(2, 2).bfloat16())) is nn.Linear
+
+
+def test_what_a_model_was_trained_on_judges_its_forms(model: Model, tmp_path: Path) -> None:
+    from formery.data import open_data
+
+    taught = copy.deepcopy(model)
+    data = open_data("textures", num_per_class=20)
+    taught.extra["data"] = {"name": "textures", "digest": data.digest, "options": {"num_per_class": 20}}
+    found = evidence(taught)
+    assert (found.own, found.source) == (True, "images of the validation part of textures")
+    part = data.validation()
+    assert len(found.judged) == len(part)
+    data.normalise_as(model.extra["preprocess"])
+    ours = sorted(image.sum().item() for image in data.batch_of(part.items)[0])
+    torch.testing.assert_close(sorted(image.sum().item() for image in found.judged), ours)
+    taught.extra["data"]["digest"] = "another"
+    assert "what is called textures here is not what" in evidence(taught).why_not
+    taught.extra["data"]["name"] = str(tmp_path / "gone")
+    found = evidence(taught)
+    assert not found.own
+    assert "cannot be opened here" in found.why_not
+    assert len(found.judged) == len(found.others) == 64
+
+
+def test_photographs_are_no_reason_to_choose_an_approximate_form(model: Model, tmp_path: Path) -> None:
+    foreign, own = evidence(model), Evidence(torch.zeros(1), torch.zeros(1), "images", own=True)
+    seen = agreement(scores := torch.eye(4), scores)
+    assert "does not say what it was trained on); --data decides" in str(unfit(FORMS["int8"], seen, 0.99, foreign))
+    assert unfit(FORMS["int8"], seen, 0.99, own) is None
+    assert unfit(FORMS["int8"], seen, 0.0, foreign) is None, "nobody asks for agreement"
+    assert unfit(FORMS["packed"], seen, 0.99, foreign) is None
+    report = quickly(model, tmp_path / "out", forms=["bfloat16"])
+    assert report.chosen == "eager"
+    assert (report.judged, report.own_images) == (64, False)
+    assert [row["form"] for row in report.rows if "unfit" in row] == ["bfloat16"]
+
+
+def test_a_folder_without_classes_will_do(model: Model, tmp_path: Path) -> None:
+    from PIL import Image
+
+    for number, image in enumerate(crops(6, (3, 40, 40))):
+        pixels = (255 * image).byte().movedim(0, -1).numpy()
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    (tmp_path / "7.png").write_bytes(b"none")
+    found = evidence(model, tmp_path)
+    assert found.own
+    assert found.source == f"images of {tmp_path} (1 more cannot be read)"
+    assert [len(found.judged), len(found.others)] == [3, 3]
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "7.png").write_bytes(b"none")
+    with pytest.raises(BadData, match="none of 1 images in"):
+        evidence(model, tmp_path / "bad")

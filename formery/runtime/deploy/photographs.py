@@ -1,8 +1,6 @@
-"""Real images to compare outputs on: the user's, or photographs that come with scikit-learn."""
+"""Real images to compare outputs on where there are no better ones: photographs that come with scikit-learn."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,25 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...data import chance
-from ...errors import CannotRun
-from ...measure.inputs import nominal_shape
 from ...model import Model
-from ..given import open_for
-
-NUM = 64
-
-
-def pictures(model: Model, source: Any = None, count: int = NUM, seed: int = 0) -> Tensor:
-    """(count, C, H, W) images as the model wants them: training images of `source`, or crops of two photographs.
-
-    CannotRun for models that take no images.
-    """
-    if model.modality != "image":
-        raise CannotRun(f"{model.name} takes {model.modality}; images are deployed here, 'formery export' takes others")
-    if source is not None:
-        found: Tensor = open_for(model, source, seed=seed).sample(count)
-        return found
-    return normalised(crops(count, nominal_shape(model)[1:], seed), model)
 
 
 def crops(count: int, shape: tuple[int, ...], seed: int = 0) -> Tensor:

@@ -32,7 +32,7 @@ def _colour(report: Mapping[str, Any], row: Mapping[str, Any]) -> str:
         return CHOSEN
     if "top1" not in row:
         return BASE
-    return OTHER if row["top1"] >= report["at_least"] else UNFIT
+    return UNFIT if row.get("unfit") else OTHER
 
 
 def _words(row: Mapping[str, Any]) -> str:

@@ -20,9 +20,9 @@ from ...measure.running import using_threads
 from ...model import Model
 from ...saving import formery_version
 from .agreement import Agreement, agreement, outputs
+from .evidence import Evidence, evidence
 from .forms import FORMS, INT8, ONNX, USUAL, Form, Layout, Runner, forms_of, runner
 from .opening import REPORT
-from .photographs import NUM, pictures
 from .rewriting import CLOSE, rewritten
 
 PLOT = "deploy.png"
@@ -40,10 +40,16 @@ class DeployReport:
     """Memory format of the images that torch takes faster."""
     rewrites: list[dict[str, Any]]
     rows: list[dict[str, Any]]
-    """Of each form: milliseconds, ratio to the model as it came (median and first quartile), agreement, or why not."""
+    """Of each form: milliseconds, ratio to the model as it came (median and first quartile), agreement, and why it may
+    not be chosen (`unfit`); or why it is not there (`why`)."""
     batch: int
     threads: int
     images: str
+    """What outputs were compared on."""
+    judged: int
+    """How many images these were."""
+    own_images: bool
+    """Whether they are such as the model is for; approximate forms are chosen on no others."""
     at_least: float
     machine: str
     torch: str
@@ -68,9 +74,11 @@ def deploy(
 ) -> DeployReport:
     """Rewrite a trained image model exactly, time it in each of `forms`, and write what serves it best into `out`.
 
-    `images` is a source of data (a folder, ...) on which outputs are compared, crops of two photographs unless given;
+    Outputs are compared on `images`, a source of data (their validation part) or a folder of images without classes;
+    unless given, on the data of the model's training where these can be opened, and else on crops of two photographs;
     int8 takes its ranges from others of them. A form is chosen if it is the fastest (median over interleaved rounds at
-    `batch`) among those that give the likeliest class of the model as it came on a share of `at_least` of the images.
+    `batch`) among those that give the likeliest class of the model as it came on a share of `at_least` of the images;
+    photographs that have nothing to do with the model are no reason to choose one that changes more than rounding.
     The folder holds the rewritten model, the exported files, `deploy.json` and a plot. The model is left as it was.
     """
     if not 0 <= at_least <= 1:
@@ -82,7 +90,9 @@ def deploy(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadSpec(f"{out} is there already; give a new folder, so that nothing of yours is written over")
     came = _copy(model)
-    sample, others = pictures(came, images, 2 * NUM).tensor_split(2)
+    found = evidence(came, images)
+    sample = found.judged
+    tell(f"comparing outputs on {len(sample)} {found.source}")
     given = sample[:batch] if batch <= len(sample) else sample.repeat(-(-batch // len(sample)), 1, 1, 1)[:batch]
     with using_threads(threads) as used, torch.no_grad(), atomic(out) as folder:
         expected = outputs(came, sample)
@@ -97,7 +107,7 @@ def deploy(
         for name in names:
             tell(f"form: {name} ({FORMS[name].says})")
             try:
-                run = _made(name, own, folder, layout, others, used)
+                run = _made(name, own, folder, layout, found.others, used)
                 agreed[name] = agreement(expected, outputs(run, sample))
             except (CannotExport, CannotRun, MissingExtra) as error:
                 rows.append({"form": name, "why": str(error)})
@@ -108,13 +118,17 @@ def deploy(
         timed = compare(calls, base="as it came", seconds=seconds, threads=threads, least=5, shares=False)
         for name in works:
             rows.append(_row(name, timed[name], agreed.get(name), batch))
-        able = [name for name, found in agreed.items() if fits(FORMS[name], found, at_least)]
+        reasons = {name: unfit(FORMS[name], seen, at_least, found) for name, seen in agreed.items()}
+        able = [name for name, reason in reasons.items() if reason is None]
         if not able:
             raise CannotRun(f"no form agrees on {at_least:.0%} of the images; ask for less, or look at the weights")
         chosen = min(able, key=lambda name: timed[name].timing.median)
+        for row in rows:
+            if reason := reasons.get(row["form"]):
+                row["unfit"] = reason
         report = DeployReport(
             model=came.name, out=str(out), chosen=chosen, layout=layout, rewrites=done, rows=rows, batch=batch,
-            threads=used, images="photographs of scikit-learn" if images is None else str(images), at_least=at_least,
+            threads=used, images=found.source, judged=len(sample), own_images=found.own, at_least=at_least,
             machine=processor(), torch=torch.__version__,
         )  # fmt: skip
         write_json(folder / REPORT, report.as_dict())
@@ -122,9 +136,19 @@ def deploy(
     return report
 
 
-def fits(form: Form, found: Agreement, at_least: float) -> bool:
-    """Whether a form may be chosen: the likeliest classes agree, and if it promises so, only rounding changed."""
-    return found.top1 >= at_least and (form.approximate or found.difference <= CLOSE)
+def unfit(form: Form, seen: Agreement, at_least: float, on: Evidence) -> str | None:
+    """Why a form may not be chosen; None where it may.
+
+    The likeliest classes agree; if it promises so, only rounding changed; if not, the images are the model's own,
+    unless nobody asks for agreement.
+    """
+    if seen.top1 < at_least:
+        return f"the likeliest class stays on {seen.top1:.1%} of {seen.images} images, less than {100 * at_least:g} %"
+    if not form.approximate:
+        return None if seen.difference <= CLOSE else f"scores change by {seen.difference:.1e}, more than rounding"
+    if on.own or at_least == 0:
+        return None
+    return f"it changes more than rounding, and was only seen on {on.source} ({on.why_not}); --data decides"
 
 
 def _copy(model: Model) -> Model:
