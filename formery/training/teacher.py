@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .. import cards
 from ..create import create_model
 from ..errors import BadData, BadFile, BadSpec, FormeryError, MissingExtra, UnknownName
 from ..files import CONFIG, saved_in
+from ..interop.torchvision import declare_missing_operators
 from ..measure.inputs import nominal_shape
 from ..model import Model
 from ..saving import tensors_of
@@ -98,6 +100,7 @@ def _opened(options: Distillation, data: Any) -> tuple[nn.Module, Mapping[str, A
     if options.weights is None:
         if path.is_dir() or ("/" in options.teacher and not options.teacher.startswith("timm/")):
             raise BadFile("there is no saved model")
+        _check_name(options.teacher)
         raise BadSpec("a teacher without weights has nothing to teach; give distill.weights, or the folder of a model")
     try:
         return create_model(options.teacher, options.weights), {}
@@ -108,10 +111,24 @@ def _opened(options: Distillation, data: Any) -> tuple[nn.Module, Mapping[str, A
         return found, {}
 
 
+def _check_name(name: str) -> None:
+    """UnknownName for what is neither formery's nor timm's."""
+    try:
+        cards.canonical(name)
+    except UnknownName as error:
+        declare_missing_operators()
+        try:
+            import timm
+        except ImportError:
+            known = False
+        else:
+            known = timm.is_model(name.removeprefix("timm/"))
+        if not known:
+            raise UnknownName(f"{error}, and there is no folder of this name") from None
+
+
 def _timm(name: str, weights: str, num_classes: int) -> nn.Module | None:
     """timm's model of this name with its weights; None where timm has none, or there is no timm."""
-    from ..interop.torchvision import declare_missing_operators
-
     declare_missing_operators()
     try:
         import timm

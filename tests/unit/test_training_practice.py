@@ -201,6 +201,7 @@ def test_timms_models_teach(tmp_path):
     ("options", "error", "message"),
     [
         ({"teacher": "vit_tiny"}, BadSpec, "nothing to teach; give distill.weights"),
+        ({"teacher": "nothing"}, UnknownName, "no model is called 'nothing'.* there is no folder of this name"),
         ({"teacher": "no/such"}, BadFile, "distill.teacher no/such: there is no saved model"),
         ({"teacher": "vit_tinny", "weights": "pretrained"}, UnknownName, "did you mean vit_tiny"),
         ({"teacher": "vit_tiny", "weights": "missing.pth"}, BadFile, "does not exist"),
