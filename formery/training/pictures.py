@@ -127,7 +127,8 @@ def curves(result: TrainResult, task: Task, path: Path) -> None:
         steps, [entry["loss"] for entry in result.curve], c="#555555", ls=":", lw=1.4, label="training loss"
     )
     losses.set_ylabel("training loss")
-    above.legend(handles=[*shown, dotted], fontsize=8.5, loc="center right")
+    # Above both axes: curves that rise and fall leave no corner free for certain.
+    figure.legend(handles=[*shown, dotted], fontsize=8.5, loc="outside upper center", ncols=3, frameon=False)
     above.margins(y=0.12)
     below.plot(steps, [entry["rate"] for entry in result.curve], c="#2ca02c", lw=1.4)
     below.set_ylabel("rate", fontsize=8.5)

@@ -290,3 +290,28 @@ def test_large_folders_are_known_by_names(tmp_path):
         open_data(images, image_size=8, crop_from=16)
     with pytest.raises(BadSpec, match="must be at least the image_size"):
         open_data(images, image_size=16, crop_from=8, augment="light")
+
+
+def test_the_legend_of_the_curves_covers_nothing(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    from formery.training.loop import TrainResult
+    from formery.training.pictures import curves
+
+    drawn: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (drawn.append(self), save(self, *a, **k))[1])
+    entries = [
+        {"step": step, "loss": 1 - step / 20, "rate": 0.1, "metrics": {"accuracy": step / 20}} for step in range(1, 20)
+    ]
+    result = TrainResult(
+        status="finished", steps=19, best_step=19, score=0.95, metrics={}, metric="accuracy", curve=entries,
+        seconds=1.0, folder=None, config=TrainConfig(steps=19),
+    )  # fmt: skip
+    curves(result, task_of("classify"), tmp_path / "curves.png")
+    (figure,) = drawn
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) == 3
+    for axes in figure.axes:
+        assert axes.get_legend() is None
+        assert not legend.get_window_extent().overlaps(axes.get_window_extent())
