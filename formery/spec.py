@@ -414,11 +414,25 @@ def _suggest(resolved: Mapping[str, Any], glob: str) -> str:
                 continue
             reached = ".".join(steps[:length])
             if isinstance(node, Mapping):
-                return f"at {reached}: {registry.nearest(steps[length], [key for key in node if key != 'kind'])}"
+                known = [key for key in node if key != "kind"] + _spread_words(resolved, ".".join(hits[0][0]))
+                return f"at {reached}: {registry.nearest(steps[length], known)}"
             if isinstance(node, list):
                 return f"{reached} has entries 0 to {len(node) - 1}"
             return f"{reached} has nothing inside it"
     return registry.nearest(steps[0], MODEL)
+
+
+SPREAD = ("mixer", "channel", "scheme", "norm", "scale", "drop_path")
+"""What a body sets in all its blocks at once, and a block in its scheme."""
+
+
+def _spread_words(resolved: Mapping[str, Any], at: str) -> list[str]:
+    """The names that the part at a dotted path spreads over others."""
+    for path, role, node in walk(resolved):
+        part = registry.find(role, node["kind"])
+        if path == at and hasattr(part, "spread"):
+            return [word for word in SPREAD if word not in node and part.spread(node, word, None)]
+    return []
 
 
 def from_pairs(pairs: Sequence[str]) -> Node:

@@ -345,6 +345,12 @@ def test_options_of_schemes_are_set_from_the_body() -> None:
             {"body.stage.1.mixer": "identity"},
             "override 'body.stage.1.mixer' hits nothing; at body: did you mean stages?",
         ),
+        (
+            {"body.stages.1.mixr": "identity"},
+            "override 'body.stages.1.mixr' hits nothing; at body.stages.1: did you mean mixer?",
+        ),
+        ({"body.chanel": "mlp"}, "override 'body.chanel' hits nothing; at body: did you mean channel?"),
+        ({"body.blocks": 1}, "override 'body.blocks' hits nothing; "),
         ({"heads.num_classes": 1}, "override 'heads.num_classes' hits nothing; did you mean head?"),
         (
             {"head.num_classes.x": 1},
