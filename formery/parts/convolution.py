@@ -46,10 +46,14 @@ def depthwise_conv(dim: int, size: int, dilation: int = 1, *, bias: bool = True)
 
 def check_reach(conv: Convolution, grid: Sequence[int]) -> None:
     """CannotRun where a grid, filled up as the convolution does, is smaller than its kernel."""
-    if watched() or isinstance(conv.padding, str):
-        return
-    kernel = [gap * (size - 1) + 1 for size, gap in zip(conv.kernel_size, conv.dilation, strict=True)]
-    if any(n + 2 * fill < size for n, size, fill in zip(grid, kernel, conv.padding, strict=True)):
+    if not isinstance(conv.padding, str):
+        kernel = [gap * (size - 1) + 1 for size, gap in zip(conv.kernel_size, conv.dilation, strict=True)]
+        check_kernel(grid, kernel, conv.padding)
+
+
+def check_kernel(grid: Sequence[int], kernel: Sequence[int], padding: Sequence[int]) -> None:
+    """CannotRun where a grid with `padding` on both ends of each axis is smaller than a kernel."""
+    if not watched() and any(n + 2 * fill < size for n, size, fill in zip(grid, kernel, padding, strict=True)):
         given, needed = (" x ".join(map(str, sizes)) for sizes in (grid, kernel))
         raise CannotRun(
             f"a grid of {given} is smaller than a kernel of {needed}: the input is too small; give a larger one"

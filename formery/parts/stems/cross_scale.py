@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...context import Context
 from ...spec import NormSpec, Place, build
-from ..convolution import channels_last_conv
+from ..convolution import channels_last_conv, check_reach
 from ..cross_scale import shares
 from .stem import Stem, check_images, image_size
 
@@ -55,6 +55,9 @@ class CrossScaleStem(Stem):
 
     def forward(self, inputs: Tensor, ctx: Context) -> tuple[Tensor, Context]:
         check_images(inputs, self.channels_in)
+        for conv in self.convs:
+            assert isinstance(conv, nn.Conv2d)
+            check_reach(conv, inputs.shape[2:])
         images = inputs.contiguous(memory_format=torch.channels_last)
         x = torch.cat([conv(images).movedim(1, -1) for conv in self.convs], dim=-1)
         return x if self.norm is None else self.norm(x, ctx), ctx

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ...context import Context
 from ...errors import BadSpec
 from ...ops.soft_split import soft_split, split_size
+from ..convolution import check_kernel
 from ..dense import Dense
 from ..part import idle
 from .stem import Stem, check_images, image_size
@@ -72,8 +73,13 @@ class TokensToToken(Stem):
 
     def forward(self, inputs: Tensor, ctx: Context) -> tuple[Tensor, Context]:
         check_images(inputs, self.channels_in)
-        x = soft_split(inputs.movedim(1, -1), *self.splits[0])
+        x = _split(inputs.movedim(1, -1), *self.splits[0])
         for block, split in zip(self.blocks, self.splits[1:], strict=True):
             grid = x.shape[1:3]
-            x = soft_split(block(x.flatten(1, 2), ctx).unflatten(1, grid), *split)
+            x = _split(block(x.flatten(1, 2), ctx).unflatten(1, grid), *split)
         return self.project(x), ctx
+
+
+def _split(x: Tensor, size: int, stride: int, padding: int) -> Tensor:
+    check_kernel(x.shape[1:3], (size, size), (padding, padding))
+    return soft_split(x, size, stride, padding)
