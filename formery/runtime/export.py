@@ -180,7 +180,7 @@ def _traced(model: Model, inputs: Tensor, marks: dict[int, Any]) -> Any:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
                 _Only(model), (inputs,), dynamo=True, dynamic_shapes=(marks,), input_names=["inputs"],
-                output_names=names, verbose=False,
+                output_names=names, verbose=False, custom_translation_table={torch.ops.aten.sort.stable: _sorted},
             )  # fmt: skip
             assert program is not None
             return program.model_proto
@@ -190,6 +190,15 @@ def _traced(model: Model, inputs: Tensor, marks: dict[int, Any]) -> Any:
         Exception
     ) as error:  # exporters raise kinds of their own, or whatever the model's code made them stumble over
         raise CannotExport(f"{model.name} cannot be traced: {_reason(error)}") from error
+
+
+def _sorted(values: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
+    """A stable sort, which the exporter lacks: all of the axis by TopK, which keeps the order of equals."""
+    from onnxscript import opset18
+
+    op: Any = opset18
+    count = op.Gather(op.Shape(values), op.Constant(value_ints=[dim]))
+    return op.TopK(values, count, axis=dim, largest=int(descending), sorted=1)
 
 
 def _difference(model: Model, exported: OnnxModel, inputs: Tensor, tolerance: float) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from formery.runtime import export, int8, ship
 from formery.runtime.export import example, export_onnx
 from formery.runtime.onnx_model import METADATA, OnnxModel
 from formery.tasks import task_of
-from tests.unit.rewrites_families import model_of
+from tests.unit.rewrites_families import FAMILIES, model_of
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +136,15 @@ def test_learned_positions_at_any_size(resize: dict[str, Any], tmp_path: Path) -
 def test_learned_positions_of_words_and_tokens_at_any_size(tmp_path: Path) -> None:
     report = export_onnx(model_of("nested by words", torch.float32), tmp_path / "any.onnx", dynamic="all")
     assert report.checked_shapes == [[3, 3, 20, 24], [1, 3, 16, 16]]
+
+
+@pytest.mark.parametrize("keep", [[1.0, 0.5], [0.5, 0.3]], ids=str)
+def test_tokens_that_are_skipped_are_chosen_alike(keep: list[float], tmp_path: Path) -> None:
+    """By a stable sort: where the first block skips some, all scores are the same."""
+    spec = copy.deepcopy(FAMILIES["slow and fast"])
+    spec["body"]["keep"] = keep
+    model = small.drawn(spec, dtype=torch.float32)
+    assert export_onnx(model, tmp_path / "slow.onnx").max_difference < 1e-5
 
 
 def test_facts_travel_inside(shop: Path, model: formery.Model) -> None:
