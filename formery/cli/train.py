@@ -24,7 +24,13 @@ def command(
         help=f"A recipe (.yaml with data, model and train), or a model: {MODEL_HELP[0].lower()}{MODEL_HELP[1:]}"
     ),
     data: str = typer.Argument("", help=f"{DATA_HELP} A recipe names its own."),
-    out: str = typer.Option("", "--out", "-o", metavar="DIR", help="Where everything goes; runs/NAME unless given."),
+    out: str = typer.Option(
+        "",
+        "--out",
+        "-o",
+        metavar="DIR",
+        help="Where everything goes; runs/MODEL unless given, runs/DATA for a model from there.",
+    ),
     set_: list[str] = typer.Option(
         None,
         "--set",
@@ -95,7 +101,7 @@ def command(
     try:
         facts = (_recipe if recipe else partial(_single, begin=begin))(model, data, out, changes, given, seed, how)
     except (KeyboardInterrupt, SystemExit) as error:  # Ctrl-C, and SIGTERM
-        if isinstance(error, Terminated) or (hint := how_to_go_on(_place(model, out, recipe))) is None:
+        if isinstance(error, Terminated) or (hint := how_to_go_on(_place(model, data, out, recipe))) is None:
             raise
         if isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt(hint) from None
@@ -129,7 +135,7 @@ def _recipe(
 
     if data:
         raise BadSpec(f"{path} is a recipe and names its own data; leave {data} out, or give --set data.source={data}")
-    place = folder_to_write(str(_place(path, out, recipe=True)))
+    place = folder_to_write(str(_place(path, data, out, recipe=True)))
     overrides = {f"model.{glob}" if glob.partition(".")[0] in MODEL else glob: v for glob, v in changes.items()}
     overrides |= {f"train.{name}": value for name, value in given.items()}
     if seed is not None:
@@ -158,7 +164,7 @@ def _single(
     if begin["weights"] and subject.kind != "spec":
         raise BadSpec(f"{model} brings its own weights; leave --weights out")
     config = {**({} if seed is None else {"seed": seed}), **beside["train"], **given}
-    place = folder_to_write(out or _home(subject))
+    place = folder_to_write(out or _home(subject, data))
     known = recall(place) if how["resume"] else {}
     if begin["epochs"] is None or "steps" in config:
         TrainConfig.of({"steps": known["steps"], **config} if known else config)
@@ -174,9 +180,9 @@ def _single(
     return facts | {"out": str(place)}
 
 
-def _place(model: str, out: str, recipe: bool) -> Path:
+def _place(model: str, data: str, out: str, recipe: bool) -> Path:
     """Where a run goes."""
-    return Path(out or (f"runs/{Path(model).stem}" if recipe else _home(find(model))))
+    return Path(out or (f"runs/{Path(model).stem}" if recipe else _home(find(model), data)))
 
 
 def _check_begin(recipe: str, begin: dict[str, Any]) -> None:
@@ -218,9 +224,11 @@ def _devices(text: str) -> str | int:
     raise BadSpec(f"--devices is {', '.join(DEVICES)}, or how many, got {text!r}")
 
 
-def _home(subject: Subject) -> str:
-    """Where the run of a model goes unless said."""
+def _home(subject: Subject, data: str) -> str:
+    """Where the run of a model goes unless said: by its name, or where it stands there itself, by that of the data."""
     path = subject.path
     if subject.kind == "spec":
         return run_folder(path.stem if path.suffix.lower() in SPEC_SUFFIXES else path.name, "model")
-    return run_folder(str(path.resolve().parent if path.name == "model" else path), "model")
+    folder = path.resolve().parent if path.name == "model" else path
+    home = run_folder(str(folder), "model")
+    return home if Path(home).resolve() != folder.resolve() else run_folder(data, "data")

@@ -309,6 +309,14 @@ def test_mistakes_in_tuning(arguments: list[str], says: str, tmp_path: Path, ref
 
 
 @pytest.mark.usefixtures("shop")
+def test_a_run_trained_further_goes_where_nothing_is(ask: Ask) -> None:
+    shutil.copytree("image", "runs/image")
+    for model, place in (("runs/image", "runs/digits"), ("runs/image/model", "runs/again"), ("image", "runs/other")):
+        more = [] if place == "runs/digits" else ["--out", place]
+        assert ask("train", model, "digits", *SHORT, *more, "--no-pictures", "--json").json["out"] == place
+
+
+@pytest.mark.usefixtures("shop")
 def test_broken_images_are_left_out_and_counted(ask: Ask, tmp_path: Path, refused: Callable[..., str]) -> None:
     from formery.data.shapes import write_shapes
 
