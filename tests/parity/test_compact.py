@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 import formery
+from formery import published
 from formery.context import NOTHING
 from formery.model import Model
 from formery.parts.positions.learned import Learned
@@ -28,7 +29,7 @@ def loaded(
     facts = goldens.facts(golden)
     model = formery.create_model(variant, **options).eval()  # type: ignore[arg-type]
     theirs = goldens.state_from(facts["tensors"])
-    own = model.to_published("authors")
+    own = published.under_names(model, "authors")
     theirs |= {name: own[name] for name in leave}
     with torch.device("meta"):
         model = formery.create_model(variant, **options).eval()  # type: ignore[arg-type]

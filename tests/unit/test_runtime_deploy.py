@@ -21,7 +21,7 @@ from formery.runtime.deploy import deploy, forms_of, opened
 from formery.runtime.deploy.agreement import agreement
 from formery.runtime.deploy.convolved import Convolved, by_convolutions
 from formery.runtime.deploy.evidence import Evidence, evidence
-from formery.runtime.deploy.forms import FORMS
+from formery.runtime.deploy.forms import FORMS, runner
 from formery.runtime.deploy.photographs import crops, normalised
 from formery.runtime.deploy.run import unfit
 from formery.runtime.predict import open_predictor
@@ -239,3 +239,11 @@ def test_a_folder_without_classes_will_do(model: Model, tmp_path: Path) -> None:
     (tmp_path / "bad" / "7.png").write_bytes(b"none")
     with pytest.raises(BadData, match="none of 1 images in"):
         evidence(model, tmp_path / "bad")
+
+
+def test_sizes_of_other_models_do_not_disturb_a_compiled_one(model: Model) -> None:
+    for side in (40, 48):  # from here on torch takes the sides of images for free
+        torch.compile(model, backend="eager")(torch.randn(2, 3, side, side))
+    images = torch.randn(8, 3, 32, 32)
+    run = runner("compiled-free", model, Path(), "contiguous")
+    torch.testing.assert_close(run(images), model(images), rtol=1e-4, atol=1e-4)

@@ -98,6 +98,7 @@ def compiled(model: nn.Module, *, free_batch: bool = False) -> Callable[[Tensor]
     weights in that library's order and activations fused, where a program for a fixed batch takes MKL's unless they
     are written `by_convolutions`.
     """
+    from torch._dynamo import config as tracing
     from torch._inductor import config
     from torch.fx.experimental import _config as shapes
 
@@ -107,7 +108,9 @@ def compiled(model: nn.Module, *, free_batch: bool = False) -> Callable[[Tensor]
         if free_batch:
             images = images.detach()  # the mark stays on a tensor of our own
             torch._dynamo.mark_dynamic(images, 0)
-        with config.patch(freezing=True), shapes.patch(backed_size_oblivious=free_batch):  # type: ignore[attr-defined]
+        # Sizes that other models of the process have come in say nothing about this one's: the batch alone is free.
+        alone = tracing.patch(automatic_dynamic_shapes=False)
+        with alone, config.patch(freezing=True), shapes.patch(backed_size_oblivious=free_batch):  # type: ignore[attr-defined]
             try:
                 found: Tensor = program(images)
             except Exception as error:  # whatever a compiler's stack stumbles over
