@@ -110,6 +110,8 @@ def _session(path: Path, threads: int | None) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads or torch.get_num_threads()
+    # Threads that spin while they wait halve the speed of whatever runs in between, another model or a server's work.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own kinds, one for each of its codes
